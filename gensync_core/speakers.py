@@ -20,7 +20,7 @@ from gensync_core.artefacts import atomic_path
 from gensync_core.errors import ArtefactBroken, FootageRejected, UsageError
 
 GROUPS = ("cohort", "adapted")
-_ID = re.compile(r"^[a-z0-9][a-z0-9_-]{0,62}$")
+_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +53,7 @@ def check_speaker_id(speaker_id: str) -> str:
     Raises:
         FootageRejected: the id is not safe as a file, stage and task name.
     """
-    if not _ID.match(speaker_id):
+    if not _ID.fullmatch(speaker_id):
         raise FootageRejected(
             f"speaker id {speaker_id!r} is not allowed: use lower-case letters, digits, '-' and '_' "
             "(at most 63, starting with a letter or digit)"

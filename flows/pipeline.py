@@ -1,0 +1,69 @@
+"""Brings stages up to date: one Prefect task per stage of DVC's graph that is dirty or below a dirty one.
+
+No stage is named here. A stage that fails stops what is below it and nothing else: other speakers go on, and the
+flow fails at the end with the first error.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.artifacts import create_table_artifact
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from gensync_core.paths import Project
+from tasks.dvc_project import plan
+from tasks.process import CommandFailed, stop_all_on_signal
+from tasks.stage_task import StageResult, run_stage
+
+STAGES_AT_ONCE = 2
+
+
+def run_stages(project: Project, targets: Iterable[str], *, upstream: bool = True) -> list[StageResult]:
+    """Bring targets up to date; to be called within a flow.
+
+    Args:
+        project: the project.
+        targets: stage addresses or kinds, see `tasks.dvc_project.plan`.
+        upstream: also whatever the targets depend on; otherwise the targets only.
+
+    Returns:
+        What was run, in DVC's order; empty where nothing had to.
+
+    Raises:
+        CommandFailed: the first stage that failed; what did not depend on it was run all the same.
+    """
+    nodes = plan(project, targets, upstream=upstream)
+    futures: dict[str, PrefectFuture[StageResult]] = {}
+    with stop_all_on_signal():
+        for node in nodes:
+            policy = node.policy
+            configured = run_stage.with_options(
+                name=node.kind, retries=policy.retries, retry_delay_seconds=policy.retry_delay_s, tags=[node.kind]
+            )
+            futures[node.address] = configured.submit(project.root, node, wait_for=[futures[dep] for dep in node.deps])
+        outcomes = {address: future.result(raise_on_failure=False) for address, future in futures.items()}
+    if outcomes:
+        create_table_artifact(key="stages", table=[_row(*item) for item in outcomes.items()])
+    failures = [outcome for outcome in outcomes.values() if isinstance(outcome, BaseException)]
+    if failures:
+        raise next((failure for failure in failures if isinstance(failure, CommandFailed)), failures[0])
+    return [outcome for outcome in outcomes.values() if isinstance(outcome, StageResult)]
+
+
+def _row(address: str, outcome: Any) -> dict[str, Any]:
+    if isinstance(outcome, StageResult):
+        return {"stage": address, "result": outcome.how, "seconds": round(outcome.seconds, 1)}
+    return {"stage": address, "result": f"failed: {str(outcome)[:200]}", "seconds": None}
+
+
+@flow(name="pipeline", task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))
+def pipeline(root: Path, targets: list[str]) -> list[StageResult]:
+    """Bring targets of the project at `root` up to date, and everything they depend on.
+
+    Raises:
+        CommandFailed: the first stage that failed.
+    """
+    return run_stages(Project(root), targets)

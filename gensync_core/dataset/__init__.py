@@ -1,0 +1,1 @@
+"""Frames of a clip together with the conditions they are trained under."""

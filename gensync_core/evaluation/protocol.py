@@ -1,0 +1,131 @@
+"""The figures of one evaluation: gathered frame by frame, then put together under stable names.
+
+`METRICS` says what every figure of `metrics.json` is; the report prints it beside the number. Seconds and memory are
+not among them: they differ between two runs of the same seed, and a versioned file must not.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from gensync_core.dataset.clip_dataset import mouth_box
+from gensync_core.evaluation import image_metrics, jitter, lip_sync
+from gensync_core.face.regions import HEAD
+
+
+class Metric(NamedTuple):
+    """How one figure is shown: `title`, `unit`, number `format`, and `meaning` in one sentence."""
+
+    title: str
+    unit: str
+    format: str
+    meaning: str
+
+
+METRICS: dict[str, Metric] = {
+    "psnr_full": Metric("PSNR, full frame", "dB", ".2f", "Whole rendered frame against the true one, torso and background included; higher is closer."),
+    "psnr_head_over_truth": Metric("PSNR, head over true torso", "dB", ".2f", "Whole frame with only the head rendered, as papers report it; the true surroundings raise it."),
+    "psnr_head": Metric("PSNR, head region", "dB", ".2f", "The same composite, but only the pixels of the true head and a narrow rim count; the strictest of the three."),
+    "psnr_mouth": Metric("PSNR, mouth", "dB", ".2f", "Square box around the true mouth, 2.2 mouth widths wide."),
+    "ssim_full": Metric("SSIM, full frame", "", ".4f", "Structural similarity of the whole frame; 1 is equal."),
+    "ssim_head": Metric("SSIM, head region", "", ".4f", "Structural similarity over the head region."),
+    "lmd_px512": Metric("LMD", "px at 512", ".3f", "Mean distance of the mouth's landmarks after taking out where the mouth is; lower is closer."),
+    "lmd_iod": Metric("LMD over eye distance", "", ".4f", "The same distance in units of the distance between the outer eye corners."),
+    "aperture_r": Metric("Aperture correlation", "r", ".3f", "Pearson r of true and driven mouth opening over the held-out frames; 1 follows exactly."),
+    "aperture_r_shuffled": Metric("… with shuffled sound", "r", ".3f", "Control: the sound of other moments of the same segment; should be near 0."),
+    "aperture_r_gap": Metric("… real minus shuffled", "r", ".3f", "The lip-sync figure: what the sound itself contributes."),
+    "aperture_r_chance": Metric("… by chance", "r", ".3f", "Size of r that the same two curves reach when shifted against each other: the noise of a segment of this length."),
+    "aperture_std_silent_over_speech": Metric("Movement in silence", "ratio", ".3f", "Control: how much the mouth still moves when driven with silence, over how much it moves with speech."),
+    "offset_frames": Metric("Offset", "frames", "d", "Shift of the driven against the true opening with the best correlation; positive: the driven mouth is late."),
+    "offset_subframe": Metric("Offset, refined", "frames", ".2f", "The same by a parabola through the best shift and its neighbours."),
+    "offset_r": Metric("Correlation at the offset", "r", ".3f", "Aperture correlation once the offset is taken out."),
+    "jitter_ratio": Metric("Jitter", "ratio", ".3f", "Mean second difference of the face's landmarks over the truth's own; 1 trembles as the footage does."),
+    "faces_found": Metric("Faces found", "share", ".3f", "Share of rendered frames in which the face detector finds a face."),
+}  # fmt: skip
+
+
+class ImageScores:
+    """Image figures of a video, averaged over its frames (mean of per-frame dB, as papers do)."""
+
+    def __init__(self) -> None:
+        self._frames: list[dict[str, float]] = []
+
+    def add(
+        self,
+        image: Shaped[np.ndarray, "H W 3"],
+        head_image: Shaped[np.ndarray, "H W 3"],
+        head_alpha: Shaped[np.ndarray, "H W"],
+        truth: Shaped[np.ndarray, "H W 3"],
+        labels: Shaped[np.ndarray, "H W"],
+        true_landmarks_px: Float[np.ndarray, "P 3"],
+    ) -> None:
+        """Measure one frame. A frame whose truth has no landmarks gets no mouth figure."""
+        true_head = np.isin(labels, [int(region) for region in HEAD])
+        region = image_metrics.dilate(true_head, max(1, image.shape[0] // 64))
+        composite = image_metrics.head_over_truth(image, head_image, head_alpha, truth, true_head)
+        truth_unit = image_metrics.unit_range(truth)
+        scores = {
+            "psnr_full": image_metrics.psnr(image, truth),
+            "psnr_head_over_truth": image_metrics.psnr(composite, truth_unit),
+            "psnr_head": image_metrics.psnr(composite, truth_unit, region),
+            "psnr_mouth": float("nan"),
+            "ssim_full": image_metrics.ssim(image, truth),
+            "ssim_head": image_metrics.ssim(composite, truth_unit, region),
+        }
+        if np.isfinite(true_landmarks_px).all():
+            box = mouth_box(true_landmarks_px, image.shape[1], image.shape[0])
+            scores["psnr_mouth"] = image_metrics.psnr(image_metrics.crop(image, box), image_metrics.crop(truth, box))
+        self._frames.append(scores)
+
+    def means(self) -> dict[str, float]:
+        """Mean of every figure over the frames that have it."""
+        names = list(self._frames[0]) if self._frames else []
+        return {name: _mean(np.array([scores[name] for scores in self._frames])) for name in names}
+
+
+class Take(NamedTuple):
+    """Landmarks and mouth opening of one video; NaN where no face was found."""
+
+    landmarks_px: Float[np.ndarray, "T 478 3"]
+    aperture: Float[np.ndarray, "T"]
+
+
+def sync_figures(
+    true: Take,
+    driven: Take,
+    shuffled: Take | None,
+    silent: Take | None,
+    *,
+    resolution: int,
+    max_offset: int,
+    control_shift: int,
+) -> dict[str, float | int | None]:
+    """Lip sync and jitter of a driven video against its truth and its controls; None where a control was not run."""
+    distance = lip_sync.landmark_distance(driven.landmarks_px, true.landmarks_px, resolution)
+    real = lip_sync.aperture_correlation(true.aperture, driven.aperture)
+    control = None if shuffled is None else lip_sync.aperture_correlation(true.aperture, shuffled.aperture)
+    offset = lip_sync.offset_frames(true.aperture, driven.aperture, max_offset)
+    return {
+        "lmd_px512": distance.px512,
+        "lmd_iod": distance.iod,
+        "aperture_r": real,
+        "aperture_r_shuffled": control,
+        "aperture_r_gap": None if control is None else real - control,
+        "aperture_r_chance": lip_sync.chance_correlation(
+            true.aperture, driven.aperture, min(control_shift, len(true.aperture) // 4)
+        ),
+        "aperture_std_silent_over_speech": None
+        if silent is None
+        else lip_sync.movement_ratio(silent.aperture, driven.aperture),
+        "offset_frames": None if offset is None else offset.frames,
+        "offset_subframe": None if offset is None else offset.subframe,
+        "offset_r": None if offset is None else offset.correlation,
+        "jitter_ratio": jitter.jitter_ratio(driven.landmarks_px, true.landmarks_px),
+        "faces_found": float(np.isfinite(driven.aperture).mean()) if len(driven.aperture) else 0.0,
+    }
+
+
+def _mean(values: np.ndarray) -> float:
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if len(values) else float("nan")

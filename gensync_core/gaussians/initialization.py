@@ -1,0 +1,134 @@
+"""First Gaussians of a head and a torso, lifted from a few frames of the clip.
+
+Head pixels are put onto the surface of the tracked face, continued behind its rim as a dome; torso pixels onto a plane.
+Own choice; 3DGS starts from structure-from-motion points, which a head in front of a fixed camera does not give.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from gensync_core.gaussians.cloud import GaussianCloud
+from gensync_core.geometry.camera import Intrinsics
+from jaxtyping import Bool, Float
+from scipy.interpolate import LinearNDInterpolator
+from scipy.spatial import cKDTree
+
+_DOME_SLOPE = 0.6
+_MOUTH_DEPTH_DM = 0.08
+_SH_C0 = 0.28209479177387814
+
+
+class View(NamedTuple):
+    """One frame to lift from. `inside`: pixels to take; `behind`: pixels that lie a little deeper (the open mouth)."""
+
+    image: Float[np.ndarray, "H W 3"]
+    inside: Bool[np.ndarray, "H W"]
+    behind: Bool[np.ndarray, "H W"]
+    head_to_camera: Float[np.ndarray, "4 4"]
+
+
+def _surface(mesh: Float[np.ndarray, "P 3"]) -> LinearNDInterpolator:
+    """Depth z of the head over canonical (x, y): the face mesh, then a ring of dome points around it."""
+    centre = mesh[:, :2].mean(0)
+    angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
+    directions = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    reach = ((mesh[:, None, :2] - centre) @ directions.T[None]).reshape(len(mesh), -1)
+    rim = reach.max(0)
+    rim_z = mesh[reach.argmax(0), 2]
+    rings = [mesh]
+    for distance in (0.35, 0.8, 2.0, 6.0):
+        xy = centre + directions * (rim + distance)[:, None]
+        rings.append(np.column_stack([xy, rim_z + _DOME_SLOPE * min(distance, 1.5)]))
+    points = np.concatenate(rings)
+    return LinearNDInterpolator(points[:, :2], points[:, 2])
+
+
+def _rays(camera: Intrinsics, rows: np.ndarray, columns: np.ndarray) -> Float[np.ndarray, "N 3"]:
+    return np.stack([(columns + 0.5 - camera.cx) / camera.fx, (rows + 0.5 - camera.cy) / camera.fy, np.ones(len(rows))], axis=1)
+
+
+def lift_head(
+    view: View, mesh: Float[np.ndarray, "P 3"], camera: Intrinsics
+) -> tuple[Float[np.ndarray, "N 3"], Float[np.ndarray, "N 3"]]:
+    """Positions in the canonical frame (dm) and colours of the head's pixels in one view."""
+    rows, columns = np.nonzero(view.inside)
+    rays, surface = _rays(camera, rows, columns), _surface(mesh)
+    rotation, translation = view.head_to_camera[:3, :3], view.head_to_camera[:3, 3]
+    depth = np.full(len(rays), translation[2])
+    canonical = np.zeros((len(rays), 3))
+    for _ in range(4):
+        canonical = (rays * depth[:, None] - translation) @ rotation
+        target_z = np.nan_to_num(surface(canonical[:, :2]), nan=float(mesh[:, 2].max()))
+        depth = depth + (target_z - canonical[:, 2]) * rotation[2, 2]
+    canonical[:, 2] += _MOUTH_DEPTH_DM * view.behind[rows, columns]
+    return canonical, view.image[rows, columns]
+
+
+def initial_head(
+    views: list[View], mesh: Float[np.ndarray, "P 3"], camera: Intrinsics, count: int, rng: np.random.Generator
+) -> GaussianCloud:
+    """About `count` Gaussians over the head, from all views, thinned to even spacing."""
+    lifted = [lift_head(view, mesh, camera) for view in views]
+    depth_dm = float(np.mean([view.head_to_camera[2, 3] for view in views]))
+    return _thin(
+        np.concatenate([p for p, _ in lifted]), np.concatenate([c for _, c in lifted]), depth_dm / camera.fx, count, rng
+    )
+
+
+def initial_torso(
+    views: list[View], camera: Intrinsics, depth_dm: float, count: int, rng: np.random.Generator
+) -> GaussianCloud:
+    """About `count` Gaussians over the body, on a plane at `depth_dm` in the camera's frame."""
+    points, colours = [], []
+    for view in views:
+        rows, columns = np.nonzero(view.inside)
+        points.append(_rays(camera, rows, columns) * depth_dm)
+        colours.append(view.image[rows, columns])
+    return _thin(np.concatenate(points), np.concatenate(colours), depth_dm / camera.fx, count, rng)
+
+
+def body_fill(
+    image: Float[np.ndarray, "H W 3"], body: Bool[np.ndarray, "H W"], head: Bool[np.ndarray, "H W"], reach_px: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Continue the body upwards under the head by `reach_px`, so that no gap opens when the head moves.
+
+    Returns:
+        The image with the hidden body pixels painted from the nearest visible ones, and the extended mask.
+    """
+    rows, columns = np.nonzero(body)
+    if not len(rows):
+        return image, body
+    hidden_rows, hidden_columns = np.nonzero(head)
+    distance, nearest = cKDTree(np.column_stack([rows, columns])).query(
+        np.column_stack([hidden_rows, hidden_columns]), distance_upper_bound=float(reach_px)
+    )
+    near = np.isfinite(distance)
+    filled, extended = image.copy(), body.copy()
+    source = nearest[near]
+    filled[hidden_rows[near], hidden_columns[near]] = image[rows[source], columns[source]]
+    extended[hidden_rows[near], hidden_columns[near]] = True
+    return filled, extended
+
+
+def _thin(points: np.ndarray, colours: np.ndarray, pixel_dm: float, count: int, rng: np.random.Generator) -> GaussianCloud:
+    """Keep about one point a cell, with the cell size chosen so that about `count` remain."""
+    low, high = pixel_dm * 0.2, pixel_dm * 40
+    keep = np.arange(len(points))
+    order = rng.permutation(len(points))
+    for _ in range(18):
+        cell = np.sqrt(low * high)
+        _, first = np.unique(np.floor(points[order] / cell).astype(np.int64), axis=0, return_index=True)
+        keep = order[np.sort(first)]
+        low, high = (cell, high) if len(keep) > count else (low, cell)
+    points, colours = points[keep], colours[keep]
+    if len(points) < 4:
+        raise ValueError(f"only {len(points)} pixels to start Gaussians from")
+    spacing = np.clip(cKDTree(points).query(points, k=4)[0][:, 1:].mean(1), pixel_dm * 0.3, pixel_dm * 6)
+    return GaussianCloud(
+        means=torch.tensor(points, dtype=torch.float32),
+        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(points), 1),
+        log_scales=torch.tensor(np.log(spacing * 0.7), dtype=torch.float32)[:, None].repeat(1, 3),
+        logit_opacities=torch.full((len(points),), 1.4),
+        sh=torch.tensor((colours - 0.5) / _SH_C0, dtype=torch.float32)[:, None],
+    )

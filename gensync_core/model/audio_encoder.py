@@ -1,0 +1,71 @@
+"""Speech features around a frame -> one audio vector a frame.
+
+Shapes: B frames, W neighbours (8), D feature size (384 for Whisper tiny.en), S window size (16), A audio code (64).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class FeatureStandardiser(nn.Module):
+    """Per-dimension mean and deviation of the cohort's training speech, kept with the shared weights.
+
+    Speech encoders have a few dimensions a hundred times larger than the rest; without this they drown the others.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, feature_size: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(feature_size))
+        self.register_buffer("std", torch.ones(feature_size))
+
+    def fit(self, features: Float[Tensor, "T D"]) -> None:
+        """Take the statistics of all training frames of the cohort."""
+        self.mean.copy_(features.mean(0))
+        self.std.copy_(features.std(0).clamp_min(1e-4))
+
+    def forward(self, windows: Float[Tensor, "B W D S"]) -> Float[Tensor, "B W D S"]:
+        return (windows - self.mean[:, None]) / self.std[:, None]
+
+
+class AudioEncoder(nn.Module):
+    """Strided convolutions over each window, then attention pooling over the neighbours (temporal smoothing).
+
+    Source: GSTalker temporal smooth module; the layout follows AD-NeRF's audio and attention nets, with a linear
+    bottleneck first because two minutes of speech do not fill 384 dimensions (own choice).
+    """
+
+    def __init__(
+        self, feature_size: int, code_size: int = 64, neighbours: int = 8, bottleneck: int = 48, smoothing: bool = True
+    ) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+        self.bottleneck = nn.Linear(feature_size, bottleneck)
+        layers: list[nn.Module] = []
+        channels = bottleneck
+        for width in (48, 48, code_size, code_size):
+            layers += [nn.Conv1d(channels, width, kernel_size=3, stride=2, padding=1), nn.LeakyReLU(0.02)]
+            channels = width
+        self.convolutions = nn.Sequential(*layers)
+        self.project = nn.Linear(code_size, code_size)
+        self.pooling = nn.Sequential(
+            nn.Conv1d(code_size, 16, 3, padding=1),
+            nn.LeakyReLU(0.02),
+            nn.Conv1d(16, 4, 3, padding=1),
+            nn.LeakyReLU(0.02),
+            nn.Conv1d(4, 1, 3, padding=1),
+        )
+        self.neighbours = neighbours
+
+    def forward(self, windows: Float[Tensor, "B W D S"]) -> Float[Tensor, "B A"]:
+        """Encode standardised feature windows; neighbour W // 2 is centred on the frame itself."""
+        batch, neighbours, _, size = windows.shape
+        x = self.bottleneck(windows.transpose(2, 3)).reshape(batch * neighbours, size, -1).transpose(1, 2)
+        codes = self.project(self.convolutions(x).mean(-1)).reshape(batch, neighbours, -1)
+        if not self.smoothing:
+            return codes[:, neighbours // 2]
+        attention = torch.softmax(self.pooling(codes.transpose(1, 2)).squeeze(1), dim=-1)
+        return (attention[..., None] * codes).sum(1)

@@ -1,0 +1,176 @@
+"""The shared network, assembled: audio encoder, disentanglement, head field, torso field.
+
+Shapes: B frames, N Gaussians, Z identity code, D feature size.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from gensync_core.audio.windows import window
+from gensync_core.gaussians.cloud import GaussianCloud
+from gensync_core.model.hash_triplane import HashTriplane
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from gensync_core.artefacts import read_tensors, write_tensors
+from gensync_core.errors import ArtefactBroken
+from gensync_core.model.audio_encoder import AudioEncoder, FeatureStandardiser
+from gensync_core.model.disentanglement import Disentanglement
+from gensync_core.model.head_field import DEFORMABLE, Deformation, HeadField
+from gensync_core.model.speaker_state import SpeakerState
+from gensync_core.model.torso_field import TorsoField
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelParams:
+    """Architecture of the shared network.
+
+    Attributes:
+        identity_size: numbers in a speaker's code z.
+        audio_size: numbers in the audio code a and in every condition token.
+        neighbours: windows pooled by the temporal smooth module.
+        window_size: frames (at 25 fps) in one window.
+        smoothing: pool over the neighbours, or take the frame's own window (ablation).
+        fusion: `product | add | none`, see `disentanglement`.
+        rank: rank of the product.
+        deform: which attributes the head field moves, among mean, opacity, scale, quat.
+        mean_scale: size of one output unit in the canonical box.
+        triplane_levels, triplane_finest, triplane_log2_table: the head's multi-resolution hash tri-plane.
+        hidden_size: width of the head decoder.
+    """
+
+    identity_size: int
+    audio_size: int
+    neighbours: int
+    window_size: int
+    smoothing: bool
+    fusion: str
+    rank: int
+    deform: list[str]
+    mean_scale: float
+    triplane_levels: int
+    triplane_finest: int
+    triplane_log2_table: int
+    hidden_size: int
+
+    def __post_init__(self) -> None:
+        if self.fusion not in ("product", "add", "none"):
+            raise ValueError(f"fusion is {self.fusion!r}, expected product, add or none")
+        if not self.deform or not set(self.deform) <= set(DEFORMABLE):
+            raise ValueError(f"deform is {self.deform}, expected some of {DEFORMABLE}")
+        for name in ("identity_size", "audio_size", "neighbours", "window_size", "rank", "triplane_levels", "hidden_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.mean_scale <= 1:
+            raise ValueError(f"mean_scale must lie in (0, 1], got {self.mean_scale}")
+
+
+class GenSync(nn.Module):
+    """One network for all speakers; everything that is a speaker's own comes in as `SpeakerState`.
+
+    `mean_identity` [Z] is the mean of the cohort's codes, from which a new speaker starts.
+    """
+
+    mean_identity: Tensor
+
+    def __init__(self, params: ModelParams, feature_size: int) -> None:
+        super().__init__()
+        self.params, self.feature_size = params, feature_size
+        size = params.audio_size
+        self.register_buffer("mean_identity", torch.zeros(params.identity_size))
+        self.standardise = FeatureStandardiser(feature_size)
+        self.audio_encoder = AudioEncoder(feature_size, size, params.neighbours, smoothing=params.smoothing)
+        self.disentanglement = Disentanglement(params.identity_size, size, size, params.rank, params.fusion)  # pyright: ignore[reportArgumentType]
+        triplane = HashTriplane(params.triplane_levels, 16, params.triplane_finest, params.triplane_log2_table, 2)
+        self.head_field = HeadField(
+            triplane, params.identity_size, size, params.hidden_size, tuple(params.deform), params.mean_scale
+        )
+        self.torso_field = TorsoField(HashTriplane(4, 8, 64, 12, 2), params.identity_size)
+
+    def encode_audio(
+        self,
+        features: Float[Tensor, "T D"],
+        frames: Int[Tensor, "B"],
+        noise: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "B A"]:
+        """Audio codes of some frames of a clip's features; `noise` (in deviations) augments training."""
+        windows = self.standardise(window(features, frames, self.params.neighbours, self.params.window_size))
+        if noise > 0:
+            windows = windows + noise * torch.randn(windows.shape, generator=generator).to(windows.device)
+        return self.audio_encoder(windows)
+
+    def deform_points(
+        self,
+        points: Float[Tensor, "B N 3"],
+        audio: Float[Tensor, "B A"],
+        identity: Float[Tensor, "B Z"],
+        upper_face: Float[Tensor, "B 6"],
+        pose: Float[Tensor, "B 12"],
+    ) -> Deformation:
+        """Deformation of any points of the canonical box: Gaussians, or the landmarks of the motion terms."""
+        return self.head_field(points, self.disentanglement(identity, audio), identity, upper_face, pose)
+
+    def deform_head(
+        self,
+        state: SpeakerState,
+        audio: Float[Tensor, "1 A"],
+        upper_face: Float[Tensor, "1 6"],
+        head_to_camera: Float[Tensor, "1 4 4"],
+    ) -> tuple[GaussianCloud, Deformation]:
+        """The speaker's head at one frame, still in the canonical frame."""
+        head = state.head
+        pose = pose_code(head_to_camera, state.mean_pose)
+        moved = self.deform_points(state.aligner.to_box(head.means)[None], audio, state.identity[None], upper_face, pose)
+        cloud = GaussianCloud(
+            means=head.means + state.aligner.motion_from_box(moved.means[0]),
+            quats=head.quats if moved.quats is None else head.quats + moved.quats[0],
+            log_scales=head.log_scales if moved.log_scales is None else head.log_scales + moved.log_scales[0],
+            logit_opacities=head.logit_opacities
+            if moved.logit_opacities is None
+            else head.logit_opacities + moved.logit_opacities[0],
+            sh=head.sh,
+        )
+        return cloud, moved
+
+    def deform_torso(self, state: SpeakerState, head_to_camera: Float[Tensor, "1 4 4"]) -> GaussianCloud:
+        """The speaker's torso at one frame, in the camera's frame."""
+        torso = state.torso
+        code = self.torso_field.anchor_code(head_to_camera, state.mean_pose)
+        box = (torso.means - state.torso_centre) / state.torso_half_size
+        d_means, d_quats = self.torso_field(box[None], state.identity[None], code)
+        return GaussianCloud(
+            means=torso.means + d_means[0] * state.torso_half_size,
+            quats=torso.quats + d_quats[0],
+            log_scales=torso.log_scales,
+            logit_opacities=torso.logit_opacities,
+            sh=torso.sh,
+        )
+
+    def save(self, path: Path, meta: dict[str, Any]) -> None:
+        """Write the weights with the architecture they belong to."""
+        arrays = {name: tensor.detach().cpu().numpy() for name, tensor in self.state_dict().items()}
+        write_tensors(path, arrays, {**meta, "model": asdict(self.params), "feature_size": self.feature_size})
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> tuple["GenSync", dict[str, Any]]:
+        """Read a shared network and its `meta`.
+
+        Raises:
+            ArtefactBroken: missing, damaged, or of another architecture.
+        """
+        arrays, meta = read_tensors(path)
+        try:
+            network = cls(ModelParams(**meta["model"]), int(meta["feature_size"]))
+            network.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ArtefactBroken(f"{path}: not a shared network of this version ({error}); run joint again") from error
+        return network.to(device), meta
+
+
+def pose_code(head_to_camera: Float[Tensor, "B 4 4"], mean_pose: Float[Tensor, "4 4"]) -> Float[Tensor, "B 12"]:
+    """Rotation and translation relative to the speaker's mean pose; zero at the mean pose."""
+    relative = torch.linalg.inv(mean_pose)[None] @ head_to_camera
+    return (relative[:, :3] - torch.eye(4, device=relative.device)[:3]).reshape(-1, 12)

@@ -1,0 +1,1 @@
+"""From deformed Gaussians to frames and videos."""

@@ -1,0 +1,70 @@
+"""joint: the whole cohort in, one shared network and every cohort speaker's state out."""
+
+from gensync_core.gaussians.rasterize import choose_backend
+
+from gensync_core.artefacts import sha256_of, write_json
+from gensync_core.dataset.clip_dataset import ClipDataset
+from gensync_core.errors import ArtefactBroken, UsageError
+from gensync_core.model.speaker_state import SpeakerState
+from gensync_core.params import Params, digest
+from gensync_core.paths import Project
+from gensync_core.training.joint import train_joint
+from gensync_core.training.run_record import RunRecord
+
+
+def run(project: Project, params: Params) -> None:
+    """Train the cohort.
+
+    Raises:
+        UsageError: the cohort is empty.
+        ArtefactBroken: the cohort's folder holds somebody who is not in `speakers.yaml`, or somebody's files are broken.
+    """
+    registry = project.registry()
+    cohort = [registry.get(speaker_id) for speaker_id in registry.ids("cohort")]
+    if not cohort:
+        raise UsageError("the cohort is empty: onboard a speaker first (gensync onboard VIDEO --speaker ID)")
+    there = sorted(folder.name for folder in project.cohort_folder.iterdir() if folder.is_dir())
+    orphans = sorted(set(there) - {speaker.id for speaker in cohort})
+    if orphans:
+        raise ArtefactBroken(
+            f"{project.cohort_folder}: {', '.join(orphans)} is not in speakers.yaml; "
+            "remove the folder or onboard the speaker again"
+        )
+    backend = choose_backend(params.render)
+    record = RunRecord("joint", backend)
+    paths = [project.speaker(speaker) for speaker in cohort]
+    clips = [ClipDataset.open(path, project.scratch / "frames", params.split) for path in paths]
+    states = [SpeakerState.load(path.coarse, backend.device) for path in paths]
+    inputs = {
+        speaker.id: [sha256_of(p) for p in (path.clip, path.masks, path.track_arrays, path.audio, path.coarse)]
+        for speaker, path in zip(cohort, paths, strict=True)
+    }
+    key = digest(
+        "joint", inputs, params.seed, params.model, params.loss, params.joint, params.split, backend.name, params.render.threads
+    )
+    scratch = project.scratch / f"joint-{key}"
+    network, log, resumed_at = train_joint(
+        clips, states, params.model, params.joint, params.loss, backend, params.seed, scratch
+    )
+    images = (params.joint.steps + params.joint.torso_steps) * params.joint.batch_size
+    meta = {
+        "cohort": [speaker.id for speaker in cohort],
+        "images_seen": images,
+        "rasterizer": backend.name,
+        "device": backend.device,
+        "seed": params.seed,
+    }
+    for speaker, path, state in zip(cohort, paths, states, strict=True):
+        state.meta = {"speaker": speaker.id, "group": speaker.group, **meta}
+        state.save(path.model)
+    for stale in set(project.model_folder.glob("cohort/*")) - {path.model for path in paths}:
+        stale.unlink()
+    network.save(project.shared, meta)
+    write_json(
+        project.shared_json,
+        {**meta, "steps": params.joint.steps, "torso_steps": params.joint.torso_steps, "sha256": sha256_of(project.shared)},
+    )
+    log.write(project.joint_log)
+    record.write(project.scratch, images_seen=images, resumed_at=resumed_at)
+    for leftover in project.scratch.glob("joint-*/checkpoint.safetensors"):
+        leftover.unlink()

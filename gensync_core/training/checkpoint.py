@@ -1,0 +1,83 @@
+"""Resume states of a training, in a scratch folder keyed by a digest of its inputs.
+
+Because every random choice is a function of (seed, step), parameters, optimiser states, the step and the log are all.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gensync_core.artefacts import read_tensors, write_tensors
+from gensync_core.errors import ArtefactBroken
+from gensync_core.training.metric_log import MetricLog
+
+_FILE = "checkpoint.safetensors"
+
+
+class Checkpoint:
+    """Saves and restores named tensors and optimisers.
+
+    Args:
+        folder: scratch folder of this very training (its name holds the digest of the inputs).
+        tensors: everything that training changes in place.
+        optimisers: by name.
+        log: scalars so far.
+    """
+
+    def __init__(
+        self, folder: Path, tensors: Mapping[str, Tensor], optimisers: Mapping[str, torch.optim.Optimizer], log: MetricLog
+    ) -> None:
+        self.path = folder / _FILE
+        self.tensors, self.optimisers, self.log = tensors, optimisers, log
+
+    def save(self, step: int) -> None:
+        """Write the state after `step` steps, whole or not at all."""
+        arrays = {f"tensor.{name}": tensor.detach().cpu().numpy() for name, tensor in self.tensors.items()}
+        groups: dict[str, Any] = {}
+        for name, optimiser in self.optimisers.items():
+            state = optimiser.state_dict()
+            groups[name] = [group["lr"] for group in state["param_groups"]]
+            for index, slots in state["state"].items():
+                for key, value in slots.items():
+                    arrays[f"optimiser.{name}.{index}.{key}"] = np.asarray(torch.as_tensor(value).cpu())
+        write_tensors(self.path, arrays, {"step": step, "learning_rates": groups, "log": json.dumps(self.log.rows)})
+
+    def restore(self) -> int:
+        """Load the state if there is one; returns the number of steps done. A damaged state is dropped: 0."""
+        if not self.path.exists():
+            return 0
+        try:
+            arrays, meta = read_tensors(self.path)
+        except ArtefactBroken:
+            self.discard()
+            return 0
+        with torch.no_grad():
+            for name, tensor in self.tensors.items():
+                tensor.copy_(torch.from_numpy(arrays[f"tensor.{name}"]))
+        for name, optimiser in self.optimisers.items():
+            state = optimiser.state_dict()
+            state["state"] = _slots(arrays, f"optimiser.{name}.")
+            for group, rate in zip(state["param_groups"], meta["learning_rates"][name], strict=True):
+                group["lr"] = rate
+            optimiser.load_state_dict(state)
+        self.log.rows = [(int(step), str(name), float(value)) for step, name, value in json.loads(meta["log"])]
+        return int(meta["step"])
+
+    def discard(self) -> None:
+        """Remove the folder: the training is finished and its result written."""
+        shutil.rmtree(self.path.parent, ignore_errors=True)
+
+
+def _slots(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[int, dict[str, Tensor]]:
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, array in arrays.items():
+        if name.startswith(prefix):
+            index, key = name[len(prefix) :].split(".")
+            slots.setdefault(int(index), {})[key] = torch.from_numpy(array.copy())
+    return slots

@@ -1,0 +1,193 @@
+"""What a training step minimises, for one frame of one speaker and for a handful of landmark frames.
+
+Shapes: P pairs of adjacent frames, L landmarks, H = W = resolution.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from gensync_core.dataset.clip_dataset import ClipDataset
+from gensync_core.face.canonical import canonical_face
+from gensync_core.face.regions import BODY, HEAD, LEFT_EYE, LIPS_INNER, LIPS_OUTER, RIGHT_EYE
+from gensync_core.gaussians.rasterize import Backend
+from gensync_core.losses.disentangling import swap_inconsistency
+from gensync_core.losses.photometric import l1_ssim
+from gensync_core.losses.regularization import alpha_error, deformation_size, stray_attention, temporal_difference
+from gensync_core.losses.weights import LossParams
+from gensync_core.model.gensync import GenSync, pose_code
+from gensync_core.model.speaker_state import SpeakerState
+from gensync_core.rendering.compositor import over, render_layer
+
+_NOSE_BASE = 2
+_LIP_CENTRES = (13, 14)
+
+
+class Terms(NamedTuple):
+    """A differentiable sum and its parts for the log."""
+
+    total: Tensor
+    parts: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Trainee:
+    """A speaker in training: the data, the state that is optimised, and the landmarks of the motion terms.
+
+    Attributes:
+        landmark_index: landmarks of the lower face and the eyes [L].
+        rest: their mean place in the canonical box [L, 3]; motion: their tracked motion in the box [T, L, 3].
+        mouth: the mouth's centre in the box.
+    """
+
+    data: ClipDataset
+    state: SpeakerState
+    landmark_index: Int[Tensor, "L"]
+    rest: Float[Tensor, "L 3"]
+    motion: Float[Tensor, "T L 3"]
+    mouth: Float[Tensor, "3"]
+    landmark_weight: Float[Tensor, "L"]
+
+    @classmethod
+    def of(cls, data: ClipDataset, state: SpeakerState) -> "Trainee":
+        """Prepare the motion targets of a speaker."""
+        index = torch.tensor(motion_landmarks())
+        aligner = state.aligner
+        device = state.identity.device
+        lips = torch.isin(index, torch.tensor([*LIPS_OUTER, *LIPS_INNER]))
+        return cls(
+            data=data,
+            state=state,
+            landmark_index=index,
+            rest=aligner.to_box(data.canonical_landmarks[index].to(device)),
+            motion=aligner.motion_to_box(data.canonical_motion[:, index].to(device)),
+            mouth=aligner.to_box(data.canonical_landmarks[list(_LIP_CENTRES)].mean(0).to(device)),
+            landmark_weight=torch.where(lips, 3.0, 1.0).to(device),
+        )
+
+
+def motion_landmarks() -> list[int]:
+    """Every second vertex below the nose, all of the lips, and the eyes' contours."""
+    vertices, _ = canonical_face()
+    lower = np.nonzero(vertices[:, 1] > vertices[_NOSE_BASE, 1])[0][::2]
+    return sorted({*lower.tolist(), *LIPS_OUTER, *LIPS_INNER, *LEFT_EYE, *RIGHT_EYE})
+
+
+def region_mask(labels: Tensor, regions: tuple[int, ...]) -> Float[Tensor, "H W"]:
+    """1 where a label is one of `regions`."""
+    return torch.isin(labels, torch.tensor([int(region) for region in regions], dtype=labels.dtype)).float()
+
+
+def photometric_weight(data: ClipDataset, frame: int, mouth: float) -> Float[Tensor, "H W"]:
+    """1, and `mouth` more inside the mouth box."""
+    weight = torch.ones(data.camera.height, data.camera.width)
+    x0, y0, x1, y1 = data.mouth_box_px(frame, margin=0.25)
+    weight[y0:y1, x0:x1] += mouth
+    return weight
+
+
+def head_terms(
+    network: GenSync | None,
+    trainee: Trainee,
+    frame: int,
+    audio: Tensor | None,
+    losses: LossParams,
+    backend: Backend,
+    behind: Float[Tensor, "3"],
+) -> Terms:
+    """Photometric and alpha terms of the head over everything that is true in the frame.
+
+    Inside the head's mask the head stands before `behind`, a colour drawn anew each step, so that it cannot borrow from
+    the picture. Without a network the static cloud is rendered (coarse start).
+    """
+    data, state = trainee.data, trainee.state
+    device = state.identity.device
+    image, labels = data.frame(frame)
+    target, mask = image.to(device), region_mask(labels, HEAD).to(device)
+    pose = data.head_to_camera[frame].to(device)
+    parts: dict[str, float] = {}
+    regular = torch.zeros((), device=device)
+    cloud = state.head
+    if network is not None and audio is not None:
+        cloud, moved = network.deform_head(state, audio, data.upper_face[frame : frame + 1].to(device), pose[None])
+        stray = stray_attention(moved.audio_attention, state.aligner.to_box(state.head.means.detach()), trainee.mouth).mean()
+        regular = losses.size * deformation_size(moved.means).mean() + losses.stray_attention * stray
+    layer = render_layer(cloud, pose, data.camera, backend)
+    backdrop = torch.where(mask[..., None] > 0, behind.to(device), target)
+    weight = photometric_weight(data, frame, losses.mouth).to(device)
+    photometric = l1_ssim(over(layer, backdrop), target, losses.ssim, weight)
+    alpha = alpha_error(layer.alpha, mask).mean()
+    parts |= {"photometric": photometric.item(), "alpha": alpha.item()}
+    return Terms(photometric + losses.alpha * alpha + regular, parts)
+
+
+def torso_terms(
+    network: GenSync | None, trainee: Trainee, frame: int, audio: Tensor | None, losses: LossParams, backend: Backend
+) -> Terms:
+    """Photometric term of the finished frame; the head stays as it is."""
+    data, state = trainee.data, trainee.state
+    device = state.identity.device
+    image, labels = data.frame(frame)
+    target, body = image.to(device), region_mask(labels, BODY).to(device)
+    pose = data.head_to_camera[frame].to(device)
+    head_cloud, torso_cloud = state.head, state.torso
+    if network is not None and audio is not None:
+        with torch.no_grad():
+            head_cloud, _ = network.deform_head(state, audio, data.upper_face[frame : frame + 1].to(device), pose[None])
+        torso_cloud = network.deform_torso(state, pose[None])
+    with torch.no_grad():
+        head = render_layer(head_cloud, pose, data.camera, backend)
+    torso = render_layer(torso_cloud, torch.eye(4, device=device), data.camera, backend)
+    photometric = l1_ssim(over(head, over(torso, state.plate)), target, losses.ssim)
+    seen = 1 - region_mask(labels, HEAD).to(device)
+    alpha = (alpha_error(torso.alpha, body) * seen).mean()
+    return Terms(photometric + losses.alpha * 10 * alpha, {"torso": photometric.item(), "torso_alpha": alpha.item()})
+
+
+class MotionTerms(NamedTuple):
+    """Sum of the motion terms, its parts, and the audio codes [2 P, A] for the confusion term."""
+
+    total: Tensor
+    parts: dict[str, float]
+    audio: Tensor
+
+
+def motion_terms(
+    network: GenSync,
+    trainee: Trainee,
+    first_frames: np.ndarray,
+    losses: LossParams,
+    noise: float,
+    generator: torch.Generator,
+    other_identity: Tensor | None,
+) -> MotionTerms:
+    """Landmarks moved by the field against tracked ones, smoothness on adjacent pairs, and the identity swap.
+
+    Querying the field at the landmarks costs a hundredth of a rendered frame, so many frames a step teach audio.
+    """
+    data, state = trainee.data, trainee.state
+    device = state.identity.device
+    frames = torch.from_numpy(
+        np.stack([first_frames, np.minimum(first_frames + 1, data.num_train - 1)], axis=1).reshape(-1)
+    ).to(device)
+    count = len(frames)
+    audio = network.encode_audio(data.features.to(device), frames, noise, generator)
+    upper_face = data.upper_face.to(device)[frames]
+    pose = pose_code(data.head_to_camera.to(device)[frames], state.mean_pose)
+    rest = trainee.rest.expand(count, -1, -1)
+    moved = network.deform_points(rest, audio, state.identity.expand(count, -1), upper_face, pose).means
+    error = (moved - trainee.motion[frames]).abs() * torch.tensor([1.0, 1.0, 0.3], device=device)
+    motion = (error.sum(-1) * trainee.landmark_weight).mean()
+    temporal = temporal_difference(moved.reshape(count // 2, 2, -1, 3)).mean()
+    total = losses.motion * motion + losses.temporal * temporal
+    parts = {"motion": motion.item(), "temporal": temporal.item()}
+    if other_identity is not None and losses.swap > 0:
+        swapped = network.deform_points(rest, audio, other_identity.expand(count, -1), upper_face, pose).means
+        swap = swap_inconsistency(moved, swapped).mean()
+        total = total + losses.swap * swap
+        parts["swap"] = swap.item()
+    return MotionTerms(total, parts, audio)

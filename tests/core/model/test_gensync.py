@@ -1,0 +1,153 @@
+import numpy as np
+import pytest
+import torch
+from gensync_core.gaussians.cloud import GaussianCloud
+from gensync_core.geometry.camera import Intrinsics
+
+from gensync_core.errors import ArtefactBroken
+from gensync_core.model.gensync import GenSync, ModelParams
+from gensync_core.model.speaker_state import SpeakerState, fit_aligner
+
+PARAMS = ModelParams(
+    identity_size=6,
+    audio_size=8,
+    neighbours=4,
+    window_size=8,
+    smoothing=True,
+    fusion="product",
+    rank=4,
+    deform=["mean", "opacity", "scale", "quat"],
+    mean_scale=0.05,
+    triplane_levels=3,
+    triplane_finest=32,
+    triplane_log2_table=8,
+    hidden_size=16,
+)
+
+
+def _cloud(count):
+    return GaussianCloud(
+        means=torch.rand(count, 3) - 0.5,
+        quats=torch.tensor([1.0, 0, 0, 0]).repeat(count, 1),
+        log_scales=torch.full((count, 3), -3.0),
+        logit_opacities=torch.zeros(count),
+        sh=torch.zeros(count, 1, 3),
+    )
+
+
+@pytest.fixture
+def state():
+    torch.manual_seed(1)
+    pose = torch.eye(4)
+    pose[2, 3] = 5
+    landmarks = np.random.default_rng(0).normal(size=(468, 3))
+    return SpeakerState(
+        head=_cloud(20),
+        torso=_cloud(10),
+        identity=torch.randn(6),
+        aligner=fit_aligner(landmarks, landmarks),
+        torso_centre=torch.zeros(3),
+        torso_half_size=1.0,
+        plate=torch.zeros(8, 8, 3),
+        camera=Intrinsics(fx=10.0, fy=10.0, cx=4.0, cy=4.0, width=8, height=8),
+        mean_pose=pose,
+        poses=pose.repeat(3, 1, 1),
+        upper_face=torch.zeros(3, 6),
+        meta={"speaker": "a"},
+    )
+
+
+@pytest.fixture
+def network():
+    torch.manual_seed(0)
+    return GenSync(PARAMS, feature_size=12)
+
+
+def _audio(network):
+    return network.encode_audio(torch.randn(30, 12), torch.tensor([5]))
+
+
+def test_untrained_fields_are_the_identity(network, state):
+    pose = state.mean_pose[None].clone()
+    pose[:, 0, 3] += 0.3
+    head, moved = network.deform_head(state, _audio(network), torch.randn(1, 6), pose)
+    torso = network.deform_torso(state, pose)
+    for before, after in ((state.head, head), (state.torso, torso)):
+        for (name, old), (_, new) in zip(before.named(), after.named(), strict=True):
+            assert torch.equal(old, new), name
+    assert moved.means.abs().max() == 0
+
+
+def test_every_parameter_receives_gradient(network, state):
+    with torch.no_grad():
+        for field in (network.head_field.last, network.torso_field.layers[-1]):
+            field.weight.normal_()
+        network.head_field.modulation.affine.weight.normal_(std=0.1)
+        for name, parameter in network.named_parameters():
+            if "triplane" in name:
+                parameter.normal_()
+    pose = state.mean_pose[None].clone()
+    pose[:, 0, 3] += 0.3
+    state.identity.requires_grad_()
+    head, _ = network.deform_head(state, _audio(network), torch.randn(1, 6), pose)
+    torso = network.deform_torso(state, pose)
+    sum((tensor**2).sum() for cloud in (head, torso) for _, tensor in cloud.named()).backward()
+    without = [
+        name for name, parameter in network.named_parameters() if parameter.grad is None or parameter.grad.abs().max() == 0
+    ]
+    assert without == []
+    assert state.identity.grad.abs().max() > 0
+
+
+def test_identities_in_a_batch_do_not_mix(network):
+    with torch.no_grad():
+        network.head_field.last.weight.normal_()
+    points, audio, z = torch.rand(3, 5, 3), torch.randn(3, 8), torch.randn(3, 6)
+    face, pose = torch.randn(3, 6), torch.randn(3, 12)
+    order = torch.tensor([2, 0, 1])
+    straight = network.deform_points(points, audio, z, face, pose).means
+    permuted = network.deform_points(points[order], audio[order], z[order], face[order], pose[order]).means
+    torch.testing.assert_close(straight[order], permuted)
+
+
+def test_network_and_speaker_round_trip(network, state, tmp_path):
+    network.save(tmp_path / "shared.safetensors", {"cohort": ["a"]})
+    state.save(tmp_path / "a.safetensors")
+    loaded, meta = GenSync.load(tmp_path / "shared.safetensors")
+    speaker = SpeakerState.load(tmp_path / "a.safetensors")
+    assert meta["cohort"] == ["a"]
+    assert speaker.meta["speaker"] == "a"
+    audio = torch.randn(1, 8)
+    before, _ = network.deform_head(state, audio, torch.zeros(1, 6), state.mean_pose[None])
+    after, _ = loaded.deform_head(speaker, audio, torch.zeros(1, 6), speaker.mean_pose[None])
+    torch.testing.assert_close(before.means, after.means)
+
+
+def test_a_speaker_file_is_not_a_network(state, tmp_path):
+    state.save(tmp_path / "a.safetensors")
+    with pytest.raises(ArtefactBroken, match="not a shared network"):
+        GenSync.load(tmp_path / "a.safetensors")
+
+
+def test_aligner_puts_scaled_faces_on_top_of_each_other():
+    mesh = np.random.default_rng(0).normal(size=(468, 3))
+    stretched = mesh * [1.3, 0.8, 1.1] + [0.1, -0.2, 0.3]
+    one, other = fit_aligner(mesh, mesh), fit_aligner(stretched, mesh)
+    torch.testing.assert_close(
+        one.to_box(torch.tensor(mesh, dtype=torch.float32)),
+        other.to_box(torch.tensor(stretched, dtype=torch.float32)),
+        atol=1e-5,
+        rtol=0,
+    )
+    motion = torch.randn(4, 3)
+    torch.testing.assert_close(other.motion_from_box(other.motion_to_box(motion)), motion)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("fusion", "times"), ("deform", []), ("deform", ["colour"]), ("mean_scale", 0.0), ("rank", 0)]
+)
+def test_bad_architectures_are_refused(key, value):
+    from dataclasses import asdict
+
+    with pytest.raises(ValueError, match=key):
+        ModelParams(**{**asdict(PARAMS), key: value})

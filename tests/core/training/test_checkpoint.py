@@ -1,0 +1,46 @@
+import torch
+
+from gensync_core.training.checkpoint import Checkpoint
+from gensync_core.training.metric_log import MetricLog
+
+
+def _training():
+    torch.manual_seed(0)
+    weight = torch.randn(3, requires_grad=True)
+    optimiser = torch.optim.Adam([{"params": [weight], "lr": 0.1}])
+    return weight, optimiser, MetricLog(every=2)
+
+
+def _steps(weight, optimiser, log, steps):
+    for step in steps:
+        loss = ((weight - step) ** 2).sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        log.add(step, loss=loss.item())
+
+
+def test_resumed_training_ends_bit_identical(tmp_path):
+    straight, optimiser, log = _training()
+    _steps(straight, optimiser, log, range(10))
+
+    weight, optimiser, resumed_log = _training()
+    _steps(weight, optimiser, resumed_log, range(6))
+    Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, resumed_log).save(6)
+
+    weight, optimiser, resumed_log = _training()
+    checkpoint = Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, resumed_log)
+    assert checkpoint.restore() == 6
+    _steps(weight, optimiser, resumed_log, range(6, 10))
+    assert torch.equal(weight, straight)
+    assert resumed_log.rows == log.rows
+
+
+def test_damaged_state_starts_again(tmp_path):
+    weight, optimiser, log = _training()
+    checkpoint = Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, log)
+    assert checkpoint.restore() == 0
+    checkpoint.save(3)
+    checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-5])
+    assert checkpoint.restore() == 0
+    assert not checkpoint.path.exists()
