@@ -4,6 +4,7 @@ No stage is named here. A stage that fails stops what is below it and nothing el
 flow fails at the end with the first error.
 """
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,21 @@ from tasks.dvc_project import plan
 from tasks.process import CommandFailed, stop_all_on_signal
 from tasks.stage_task import StageResult, run_stage
 
-STAGES_AT_ONCE = 2
+STAGES_AT_ONCE = max(1, int(os.environ.get("GENSYNC_STAGES_AT_ONCE", "2")))
 
 
-def run_stages(project: Project, targets: Iterable[str], *, upstream: bool = True) -> list[StageResult]:
+def stage_runner() -> Any:
+    """Runs so many stages at once; threads, because each stage is a process of its own."""
+    return ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE)
+
+
+def run_stages(project: Project, targets: Iterable[str], *, scope: str | None = None) -> list[StageResult]:
     """Bring targets up to date; to be called within a flow.
 
     Args:
         project: the project.
         targets: stage addresses or kinds, see `tasks.dvc_project.plan`.
-        upstream: also whatever the targets depend on; otherwise the targets only.
+        scope: only stages of this speaker or job.
 
     Returns:
         What was run, in DVC's order; empty where nothing had to.
@@ -35,16 +41,16 @@ def run_stages(project: Project, targets: Iterable[str], *, upstream: bool = Tru
     Raises:
         CommandFailed: the first stage that failed; what did not depend on it was run all the same.
     """
-    nodes = plan(project, targets, upstream=upstream)
+    nodes = plan(project, targets, scope=scope)
     futures: dict[str, PrefectFuture[StageResult]] = {}
     with stop_all_on_signal():
         for node in nodes:
             policy = node.policy
-            configured = run_stage.with_options(
+            configured: Any = run_stage.with_options(
                 name=node.kind, retries=policy.retries, retry_delay_seconds=policy.retry_delay_s, tags=[node.kind]
             )
             futures[node.address] = configured.submit(project.root, node, wait_for=[futures[dep] for dep in node.deps])
-        outcomes = {address: future.result(raise_on_failure=False) for address, future in futures.items()}
+        outcomes = {address: _outcome(future) for address, future in futures.items()}
     if outcomes:
         create_table_artifact(key="stages", table=[_row(*item) for item in outcomes.items()])
     failures = [outcome for outcome in outcomes.values() if isinstance(outcome, BaseException)]
@@ -53,17 +59,23 @@ def run_stages(project: Project, targets: Iterable[str], *, upstream: bool = Tru
     return [outcome for outcome in outcomes.values() if isinstance(outcome, StageResult)]
 
 
-def _row(address: str, outcome: Any) -> dict[str, Any]:
+def _outcome(future: PrefectFuture[StageResult]) -> StageResult | BaseException | None:
+    """What became of a stage; None where one above it failed, so that it never started."""
+    future.wait()
+    return future.result(raise_on_failure=False) if future.state.is_final() else None
+
+
+def _row(address: str, outcome: StageResult | BaseException | None) -> dict[str, Any]:
     if isinstance(outcome, StageResult):
         return {"stage": address, "result": outcome.how, "seconds": round(outcome.seconds, 1)}
-    return {"stage": address, "result": f"failed: {str(outcome)[:200]}", "seconds": None}
+    return {"stage": address, "result": "not run" if outcome is None else f"failed: {str(outcome)[:200]}", "seconds": None}
 
 
-@flow(name="pipeline", task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))
-def pipeline(root: Path, targets: list[str]) -> list[StageResult]:
-    """Bring targets of the project at `root` up to date, and everything they depend on.
+@flow(name="pipeline", task_runner=stage_runner())
+def pipeline(root: Path, targets: list[str], scope: str | None = None) -> list[StageResult]:
+    """Bring targets of the project at `root` up to date, and what they depend on, within `scope`.
 
     Raises:
         CommandFailed: the first stage that failed.
     """
-    return run_stages(Project(root), targets)
+    return run_stages(Project(root), targets, scope=scope)

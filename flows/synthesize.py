@@ -4,9 +4,8 @@ import shutil
 from pathlib import Path
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.pipeline import run_stages
+from flows.pipeline import run_stages, stage_runner
 from gensync_core.artefacts import atomic_path
 from gensync_core.errors import UsageError
 from gensync_core.paths import Project
@@ -25,7 +24,7 @@ def check_model(project: Project, speaker_id: str) -> None:
         raise UsageError(f"speaker {speaker_id!r} has no trained model yet: {step}")
 
 
-@flow(name="synthesize", task_runner=ThreadPoolTaskRunner(max_workers=1))
+@flow(name="synthesize", task_runner=stage_runner())
 def synthesize(root: Path, speaker: str, audio: Path, out: Path) -> Path:
     """Render `speaker` saying `audio` into `out`, with the model as it is: nothing above synthesis is run.
 
@@ -38,7 +37,7 @@ def synthesize(root: Path, speaker: str, audio: Path, out: Path) -> Path:
     check_model(project, speaker)
     job, is_new = registration.add_job(project, speaker, audio)
     try:
-        run_stages(project, [f"synth@{job}"], upstream=False)
+        run_stages(project, [f"synth@{job}"], scope=job)
     except BaseException:
         if is_new:
             registration.remove_job(project, job)

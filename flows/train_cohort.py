@@ -3,15 +3,14 @@
 from pathlib import Path
 
 from prefect import flow
-from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.pipeline import STAGES_AT_ONCE, run_stages
+from flows.pipeline import run_stages, stage_runner
 from gensync_core.paths import Project
 from tasks import registration
 from tasks.stage_task import StageResult
 
 
-@flow(name="train_cohort", task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE))
+@flow(name="train_cohort", task_runner=stage_runner())
 def train_cohort(root: Path) -> list[StageResult]:
     """Train the cohort of the project at `root` and evaluate it; returns what had to be run.
 

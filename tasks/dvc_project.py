@@ -57,13 +57,14 @@ class Node:
         return self.address.partition("@")[0]
 
 
-def plan(project: Project, targets: Iterable[str], *, upstream: bool = True) -> list[Node]:
-    """Stages that are dirty or below a dirty one, in DVC's order: every node after those it depends on.
+def plan(project: Project, targets: Iterable[str], *, scope: str | None = None) -> list[Node]:
+    """Of the targets and what they depend on: stages that are dirty or below a dirty one, each after those it depends on.
 
     Args:
         project: the folder with `dvc.yaml`.
         targets: stage addresses or kinds (`joint`, `evaluate@alice`, `ingest`).
-        upstream: look at everything the targets depend on, too; otherwise at the targets only.
+        scope: only stages of this speaker or job; what they need from others is taken as it is. So a newcomer is
+            adapted to the shared network that is there, even where a changed cohort would have it trained again.
 
     Raises:
         UsageError: a target is not in the graph.
@@ -76,24 +77,27 @@ def plan(project: Project, targets: Iterable[str], *, upstream: bool = True) -> 
     try:
         with Repo(str(project.root), _wait_for_lock=True) as repo, repo.lock:
             graph = repo.index.graph
-            stages = {stage.addressing: stage for stage in graph if stage.cmd}
+            stages = {stage.name: stage for stage in graph if stage.cmd}
             wanted: set[str] = set()
             for target in targets:
                 found = [address for address in stages if target in (address, address.partition("@")[0])]
                 if not found:
                     raise UsageError(f"no stage {target!r} in {project.root / 'dvc.yaml'}")
                 wanted.update(found)
-                if upstream:
-                    for address in found:
-                        wanted.update(s.addressing for s in networkx.descendants(graph, stages[address]) if s.cmd)
-            above = {a: {s.addressing for s in graph.successors(stages[a]) if s.addressing in wanted} for a in wanted}
-            order = [s.addressing for s in networkx.dfs_postorder_nodes(graph) if s.addressing in wanted]
+                for address in found:
+                    wanted.update(stage.name for stage in networkx.descendants(graph, stages[address]) if stage.cmd)
+            if scope is not None:
+                wanted = {address for address in wanted if address.partition("@")[2] == scope}
+            above = {a: {s.name for s in graph.successors(stages[a]) if s.cmd and s.name in wanted} for a in wanted}
+            order = [stage.name for stage in networkx.dfs_postorder_nodes(graph) if stage.cmd and stage.name in wanted]
             dirty: set[str] = set()
             for address in order:
                 if above[address] & dirty or stages[address].status():
                     dirty.add(address)
             return [
-                Node(address=a, deps=tuple(sorted(above[a] & dirty)), policy=_policy(a, stages[a].meta)) for a in order if a in dirty
+                Node(address=a, deps=tuple(sorted(above[a] & dirty)), policy=_policy(a, stages[a].meta))
+                for a in order
+                if a in dirty
             ]
     except DvcException as error:
         raise ArtefactBroken(f"{project.root}: DVC cannot read the project ({error})") from error

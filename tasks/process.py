@@ -17,7 +17,12 @@ from types import FrameType
 from gensync_core.errors import GenSyncError
 
 _GUARD = Path(__file__).with_name("process_guard.py")
-_ERROR_LINE = re.compile(r"^error\[(\d+)\]: (.*)$")
+# The form in which the core says what a person can act on: `error[EXIT_CODE]: MESSAGE`.
+ERROR_LINE = re.compile(r"^error\[(\d+)\]: (.*)$")
+# Usage, rejected, broken: another attempt would end the same way.
+_FINAL_CODES = (2, 3, 4)
+# How DVC says that a stage was ended by a signal.
+_KILLED_LINE = re.compile(r"exited with -(\d+)$")
 _TAIL_LINES = 40
 _GRACE_S = 20.0
 
@@ -32,7 +37,7 @@ class Outcome:
     Attributes:
         exit_code: as a shell reports it (128 + signal when killed).
         tail: last lines of output, stderr included.
-        error: exit code and message of the last `error[CODE]: MESSAGE` line, the form in which a stage says what a person can act on.
+        error: exit code and message of the last `error[CODE]: MESSAGE` line, in which a stage says what a person can act on.
         seconds: wall time.
         overtime: the deadline passed and the command was ended.
         interrupted: `stop_all` ended it.
@@ -96,7 +101,7 @@ def run_command(
     try:
         for line in _lines(process, log_file):
             tail.append(line)
-            if match := _ERROR_LINE.match(line):
+            if match := ERROR_LINE.match(line):
                 error = int(match[1]), match[2]
             if on_line is not None:
                 on_line(line)
@@ -180,11 +185,12 @@ def raise_for(outcome: Outcome, what: str, log_file: Path | None = None) -> None
     if outcome.error is not None:
         code, message = outcome.error
         raise CommandFailed(what, message, exit_code=code, retryable=code not in _FINAL_CODES)
+    killed = next((match for line in reversed(outcome.tail) if (match := _KILLED_LINE.search(line))), None)
+    if killed is not None:
+        hint = " (often: out of memory)" if int(killed[1]) == signal.SIGKILL else ""
+        raise CommandFailed(what, f"killed by signal {killed[1]}{hint}{where}")
     last = next((line for line in reversed(outcome.tail) if line.strip() and not line.startswith("ERROR: failed to repro")), "")
-    raise CommandFailed(what, f"failed with exit code {outcome.exit_code}: {last.strip()}{where}", retryable=True)
-
-
-_FINAL_CODES = (2, 3, 4)
+    raise CommandFailed(what, f"failed: {last.strip() or f'exit code {outcome.exit_code}'}{where}")
 
 
 class CommandFailed(GenSyncError):

@@ -16,7 +16,7 @@ import yaml
 from gensync_core.artefacts import atomic_path, sha256_of
 from gensync_core.errors import ArtefactBroken, FootageRejected, UsageError
 from gensync_core.paths import Project
-from gensync_core.speakers import Registry, Speaker, check_speaker_id
+from gensync_core.speakers import Speaker, check_speaker_id
 from tasks import dvc_project
 
 _SUFFIX = re.compile(r"^\.[a-z0-9]{1,8}$")
@@ -147,9 +147,17 @@ def read_jobs(project: Project) -> dict[str, dict[str, Any]]:
     return jobs
 
 
-def default_group(project: Project) -> str:
-    """`cohort` as long as there is no shared model, then `adapted`: a newcomer disturbs nobody else's stages."""
-    return "adapted" if project.shared.exists() else "cohort"
+def choose_group(project: Project, group: str) -> str:
+    """For `auto`: `cohort` as long as there is no shared model, then `adapted`, which disturbs nobody else's stages.
+
+    Raises:
+        UsageError: someone is to be adapted to a shared model that is not there.
+    """
+    if group == "auto":
+        return "adapted" if project.shared.exists() else "cohort"
+    if group == "adapted" and not project.shared.exists():
+        raise UsageError("there is no shared model to adapt to yet: onboard a cohort and run gensync train")
+    return group
 
 
 def cohort_targets(project: Project) -> list[str]:

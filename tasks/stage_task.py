@@ -83,12 +83,13 @@ def run_stage(root: Path, node: Node) -> StageResult:
         elif line:
             logger.info(line)
 
-    how = "failed"
     try:
         how = dvc_project.reproduce(Project(root), node, on_line=on_line)
-    finally:
-        seconds = time.monotonic() - started
-        _tell(lambda watcher: watcher.ended(node.address, how, seconds))
+    except BaseException:
+        _tell(lambda watcher: watcher.ended(node.address, "failed", time.monotonic() - started))
+        raise
+    seconds = time.monotonic() - started
+    _tell(lambda watcher: watcher.ended(node.address, how, seconds))
     return StageResult(address=node.address, how=how, seconds=seconds)
 
 

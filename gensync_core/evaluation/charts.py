@@ -49,7 +49,7 @@ def line_chart(series: Sequence[Series], x_label: str, y_label: str, *, log_y: b
         x, _ = place(tick, y_range[0])
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
         parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - _BOTTOM + 15}" text-anchor="middle">{tick:g}</text>')
-    for tick in _log_ticks(*y_range) if log_y else ticks(*y_range, 5):
+    for tick in _log_ticks(*y_range) if log_y else ticks(*y_range, 7):
         _, y = place(x_range[0], tick)
         text = f"{10**tick:.3g}" if log_y else f"{tick:g}"
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')

@@ -4,6 +4,8 @@ The three differ by up to 9 dB on the same video, so every number says which reg
 in 0..1 or uint8, [H, W, 3].
 """
 
+from typing import Any
+
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped
 from scipy.ndimage import binary_dilation
@@ -55,7 +57,7 @@ def ssim(
     _check_sizes(image, target, mask)
     if min(image.shape[:2]) < SSIM_WINDOW_PX:
         raise ValueError(f"ssim needs at least {SSIM_WINDOW_PX} px a side, got {image.shape[1]}x{image.shape[0]}")
-    result = structural_similarity(
+    result: Any = structural_similarity(
         unit_range(image),
         unit_range(target),
         gaussian_weights=True,

@@ -21,7 +21,7 @@ from PIL import Image
 from gensync_core.artefacts import atomic_path, write_json
 from gensync_core.errors import ArtefactBroken
 from gensync_core.evaluation.charts import Series, line_chart
-from gensync_core.evaluation.protocol import METRICS
+from gensync_core.evaluation.figures import METRICS
 
 _TEMPLATE = Path(__file__).with_name("report.html")
 _HEADLINES = ("aperture_r_gap", "offset_frames", "psnr_head_over_truth", "lmd_iod")
@@ -62,7 +62,7 @@ class Apertures:
     """Mouth openings over the held-out frames; NaN where unknown, None where a control was not run."""
 
     first_frame: int
-    fps: float
+    fps: int
     true: Float[np.ndarray, "T"]
     driven: Float[np.ndarray, "T"]
     shuffled: Float[np.ndarray, "T"] | None = None
@@ -178,7 +178,8 @@ def _loss_charts(losses: Sequence[Loss]) -> list[tuple[str, list[Series], str]]:
         lines = []
         for index, name in enumerate(names):
             points = np.array([(loss.step, loss.value) for loss in losses if (loss.stage, loss.name) == (stage, name)])
-            lines.append(Series(name, points[:, 0], points[:, 1], _STYLES[index % len(_STYLES)]))
+            style = _STYLES[index % len(_STYLES)] + (" dashed" if index >= len(_STYLES) else "")
+            lines.append(Series(name, points[:, 0], points[:, 1], style))
         charts.append((stage, lines, line_chart(lines, "step", "value (log)", log_y=True)))
     return charts
 
@@ -194,7 +195,7 @@ def _write_apertures(path: Path, apertures: Apertures) -> None:
     curves = [apertures.true, apertures.driven]
     curves += [unknown if curve is None else curve for curve in (apertures.shuffled, apertures.silent)]
     rows = (
-        (apertures.first_frame + index, f"{apertures.time_s[index]:.3f}", *(_cell(curve[index]) for curve in curves))
+        (apertures.first_frame + index, f"{apertures.time_s[index]:.3f}", *(_cell(float(curve[index])) for curve in curves))
         for index in range(len(apertures.true))
     )
     _write_rows(path, ("frame", "time_s", "true", "driven", "shuffled", "silent"), rows)

@@ -59,17 +59,17 @@ _AVERAGE_FACE = RestingFace()
 def inter_ocular(landmarks: Landmarks) -> Float[np.ndarray, "*batch"]:
     """Distance of the outer eye corners in 3D, in the landmarks' unit."""
     difference = landmarks[..., regions.RIGHT_EYE_OUTER, :] - landmarks[..., regions.LEFT_EYE_OUTER, :]
-    return np.linalg.norm(difference, axis=-1)
+    return np.asarray(np.linalg.norm(difference, axis=-1))
 
 
 def mouth_aperture(landmarks: Landmarks) -> Float[np.ndarray, "*batch"]:
     """Distance of the inner lips (13-14) over the inter-ocular distance; about 0 closed, 0.3 wide open."""
-    return _distance(landmarks, regions.UPPER_INNER_LIP, regions.LOWER_INNER_LIP) / inter_ocular(landmarks)
+    return np.asarray(_distance(landmarks, regions.UPPER_INNER_LIP, regions.LOWER_INNER_LIP) / inter_ocular(landmarks))
 
 
 def mouth_width(landmarks: Landmarks) -> Float[np.ndarray, "*batch"]:
     """Distance of the mouth's corners (61-291) over the inter-ocular distance; about 0.55 at rest."""
-    return _distance(landmarks, regions.RIGHT_MOUTH_CORNER, regions.LEFT_MOUTH_CORNER) / inter_ocular(landmarks)
+    return np.asarray(_distance(landmarks, regions.RIGHT_MOUTH_CORNER, regions.LEFT_MOUTH_CORNER) / inter_ocular(landmarks))
 
 
 def eye_openness(landmarks: Landmarks) -> Float[np.ndarray, "*batch 2"]:
@@ -81,7 +81,7 @@ def eye_openness(landmarks: Landmarks) -> Float[np.ndarray, "*batch 2"]:
 
 def blink(landmarks: Landmarks, rest: RestingFace = _AVERAGE_FACE) -> Float[np.ndarray, "*batch"]:
     """How far the eyes are closed, mean of both: 0 open, 1 closed. `rest` should be measured on the same clip."""
-    return _eye_closure(landmarks, rest).mean(axis=-1)
+    return np.asarray(_eye_closure(landmarks, rest).mean(axis=-1))
 
 
 def upper_face(landmarks: Landmarks, rest: RestingFace = _AVERAGE_FACE) -> Float[np.ndarray, "*batch 6"]:

@@ -6,7 +6,7 @@ The models ship inside the mediapipe wheel; nothing is downloaded. mediapipe is 
 import functools
 import os
 from types import ModuleType, TracebackType
-from typing import Any, NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import cv2
 import numpy as np
@@ -57,7 +57,7 @@ class FaceMesh:
             min_tracking_confidence=min_tracking_confidence,
         )
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "FaceMesh":
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:

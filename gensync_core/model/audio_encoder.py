@@ -58,7 +58,11 @@ class AudioEncoder(nn.Module):
             nn.LeakyReLU(0.02),
             nn.Conv1d(4, 1, 3, padding=1),
         )
-        self.neighbours = neighbours
+        self.normalise = nn.LayerNorm(code_size)
+        for module in self.modules():
+            if isinstance(module, nn.Conv1d | nn.Linear):  # torch's default halves the signal at every layer
+                nn.init.kaiming_normal_(module.weight, a=0.02, nonlinearity="leaky_relu")
+                nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]
 
     def forward(self, windows: Float[Tensor, "B W D S"]) -> Float[Tensor, "B A"]:
         """Encode standardised feature windows; neighbour W // 2 is centred on the frame itself."""
@@ -66,6 +70,6 @@ class AudioEncoder(nn.Module):
         x = self.bottleneck(windows.transpose(2, 3)).reshape(batch * neighbours, size, -1).transpose(1, 2)
         codes = self.project(self.convolutions(x).mean(-1)).reshape(batch, neighbours, -1)
         if not self.smoothing:
-            return codes[:, neighbours // 2]
+            return self.normalise(codes[:, neighbours // 2])
         attention = torch.softmax(self.pooling(codes.transpose(1, 2)).squeeze(1), dim=-1)
-        return (attention[..., None] * codes).sum(1)
+        return self.normalise((attention[..., None] * codes).sum(1))

@@ -50,8 +50,10 @@ class HeadField(nn.Module):
         self.pose_token = nn.Sequential(nn.Linear(12, token_size), nn.LeakyReLU(0.02), nn.Linear(token_size, token_size))
         self.identity_token = nn.Linear(identity_size, token_size)
         self.null_token = nn.Parameter(torch.zeros(token_size))
-        self.attention = SpatialAudioAttention(triplane.out_size, token_size)
-        self.first = nn.Linear(triplane.out_size + token_size, hidden_size)
+        feature_size = triplane.out_size + 3  # the position itself carries the coarsest scale
+        self.normalise = nn.LayerNorm(token_size)
+        self.attention = SpatialAudioAttention(feature_size, token_size)
+        self.first = nn.Linear(feature_size + token_size, hidden_size)
         self.second = nn.Linear(hidden_size, hidden_size)
         self.modulation = IdentityModulation(identity_size, hidden_size)
         self.sizes = {"mean": 3, "opacity": 1, "scale": 3, "quat": 4}
@@ -69,7 +71,7 @@ class HeadField(nn.Module):
     ) -> Deformation:
         """Deform points of the canonical box [-1, 1]^3 under one condition a batch entry."""
         batch, count, _ = points.shape
-        features = self.triplane(points.reshape(-1, 3)).reshape(batch, count, -1)
+        features = torch.cat([self.triplane(points.reshape(-1, 3)).reshape(batch, count, -1), points], dim=-1)
         tokens = torch.stack(
             [
                 fused,
@@ -80,7 +82,7 @@ class HeadField(nn.Module):
             ],
             dim=1,
         )
-        attended = self.attention(features, tokens)
+        attended = self.attention(features, self.normalise(tokens))
         hidden = torch.relu(self.first(torch.cat([features, attended.values], dim=-1)))
         hidden = torch.relu(self.modulation(self.second(hidden), identity))
         parts = dict(zip(self.deform, self.last(hidden).split([self.sizes[name] for name in self.deform], dim=-1), strict=True))

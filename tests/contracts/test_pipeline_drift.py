@@ -60,12 +60,13 @@ def has_code(module: str) -> bool:
     return path.name != "__init__.py" or bool(body)
 
 
+@cache
 def closure(stage: str) -> set[str]:
     """Files that a stage runs, relative to the root: its own module and whatever that imports, directly or not."""
     todo, seen = [f"{PACKAGE}.stages.{stage}"], set()
     while todo:
         module = todo.pop()
-        if module in seen or module in NOT_CODE_OF_A_STAGE:
+        if module in seen or module in NOT_CODE_OF_A_STAGE or module_path(module) is None:
             continue
         seen.add(module)
         parents = [".".join(module.split(".")[:end]) for end in range(2, module.count(".") + 1)]
@@ -126,15 +127,25 @@ def tracked_params(stage: str) -> set[str]:
 
 
 def used_params(stage: str) -> set[str]:
-    """Longest attribute chains `params.a.b` in a stage's module, as `a.b`."""
+    """Longest attribute chains `params.a.b` in the functions of a stage's module that get all parameters, as `a.b`."""
     path = ROOT / PACKAGE / "stages" / f"{stage}.py"
-    tree = ast.parse(path.read_text())
-    inner = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    chains = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute) and id(node) not in inner}
-    used = {chain.removeprefix("params.") for chain in chains if chain.startswith("params.")}
-    whole = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id == "params" and id(node) not in inner]
-    assert not whole, f"{path}: hands all of `params` on, so nobody can tell which sections the stage depends on"
+    used: set[str] = set()
+    for function in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(function, ast.FunctionDef) or not takes_all_params(function):
+            continue
+        nodes = [node for statement in function.body for node in ast.walk(statement)]
+        inner = {id(node.value) for node in nodes if isinstance(node, ast.Attribute)}
+        chains = [ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute) and id(node) not in inner]
+        used.update(chain.removeprefix("params.") for chain in chains if chain.startswith("params."))
+        whole = [node for node in nodes if isinstance(node, ast.Name) and node.id == "params" and id(node) not in inner]
+        assert not whole, f"{path}: hands all of `params` on, so nobody can tell which sections the stage depends on"
     return used
+
+
+def takes_all_params(function: ast.FunctionDef) -> bool:
+    """Whether a function has an argument `params: Params`."""
+    arguments = [*function.args.args, *function.args.kwonlyargs]
+    return any(a.arg == "params" and a.annotation and ast.unparse(a.annotation) == "Params" for a in arguments)
 
 
 @pytest.mark.parametrize("stage", STAGES)

@@ -1,0 +1,215 @@
+"""Speech features on the frame grid: Whisper tiny.en by default, any other speech encoder of transformers, or log-mel.
+
+`layer` counts as transformers' `hidden_states` do: 0 is what enters the first transformer block, n is what block n (from 1)
+puts out. Layer 3 of Whisper tiny.en is the output of the third of its four blocks, before the last block and the final norm;
+a linear probe reads mouth shapes of unseen speakers from it better than from the encoder's final output.
+"""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gensync_core.assets import WHISPER_TINY_EN, resolve
+from gensync_core.audio.frame_grid import StateEncoder, encode_on_grid
+from gensync_core.audio.log_mel import NUM_MELS, LogMelEncoder, whisper_log_mel
+from gensync_core.audio.waveform import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from gensync_core.audio.whisper_weights import load_encoder_weights
+from gensync_core.errors import AssetMissing, UsageError
+
+LOG_MEL = "log-mel"
+
+_LOGGER = logging.getLogger(__name__)
+_NUM_THREADS = 2  # fixed: another number rounds differently
+_CHUNK_FRAMES = 30 * FPS
+_MARGIN_FRAMES = 62  # 2.5 s
+_STATES_PER_FRAME = 2  # Whisper: 50 Hz
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AudioParams:
+    """Section `audio` of `params.yaml`.
+
+    Attributes:
+        encoder: `whisper-tiny.en`, `log-mel`, a hub id, or a local folder (HuBERT, wav2vec2 or Whisper of transformers).
+        layer: which hidden state: 0 enters the first block, n leaves block n. Not used by log-mel.
+        allow_log_mel_fallback: use log-mel, and say so, where the encoder's weights are found nowhere.
+    """
+
+    encoder: str
+    layer: int
+    allow_log_mel_fallback: bool
+
+    def __post_init__(self) -> None:
+        if not self.encoder:
+            raise ValueError("encoder is empty, expected a name such as 'whisper-tiny.en'")
+        if self.layer < 0:
+            raise ValueError(f"layer is {self.layer}, expected at least 0")
+
+
+class SpeechFeatures(NamedTuple):
+    """Features of one piece of speech.
+
+    Attributes:
+        values: one float32 vector per video frame at 25 fps.
+        encoder: the encoder that was used: `params.encoder`, or `log-mel` after a fallback.
+        weights_sha256: digest of the weights themselves, whichever file held them; empty for log-mel.
+        layer: hidden state that was read; 0 for log-mel.
+    """
+
+    values: Float[np.ndarray, "T D"]
+    encoder: str
+    weights_sha256: str
+    layer: int
+
+
+def encode(samples: Float[np.ndarray, "N"], params: AudioParams) -> SpeechFeatures:
+    """Features of 16 kHz mono samples, one vector per video frame; the same samples give the same bits.
+
+    Raises:
+        AssetMissing: the encoder's weights are found nowhere and `allow_log_mel_fallback` is off.
+        UsageError: the encoder is not one for speech, or has no such layer.
+    """
+    if len(samples) == 0:
+        raise ValueError("there are no samples to encode")
+    if params.encoder == LOG_MEL:
+        return _encode_log_mel(samples)
+    try:
+        with _fixed_threads(), torch.inference_mode():
+            encoder, digest = _load(params)
+            return SpeechFeatures(encode_on_grid(samples, encoder), params.encoder, digest, params.layer)
+    except AssetMissing as error:
+        if not params.allow_log_mel_fallback:
+            raise
+        _LOGGER.warning(
+            "no weights for %s: using log-mel features instead, which follow the mouth less well (%s)", params.encoder, error
+        )
+        return _encode_log_mel(samples)
+
+
+def _encode_log_mel(samples: np.ndarray) -> SpeechFeatures:
+    with _fixed_threads():
+        return SpeechFeatures(encode_on_grid(samples, LogMelEncoder()), LOG_MEL, "", 0)
+
+
+@contextmanager
+def _fixed_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(_NUM_THREADS)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _load(params: AudioParams) -> tuple[StateEncoder, str]:
+    path = resolve(params.encoder)
+    model = _whisper_tiny_en(path) if params.encoder == WHISPER_TINY_EN else _pretrained(path)
+    config = model.config
+    num_layers = getattr(config, "encoder_layers", None) or getattr(config, "num_hidden_layers", 0)
+    if params.layer > num_layers:
+        raise UsageError(
+            f"audio.layer is {params.layer}, but {params.encoder} has {num_layers} layers: choose 0 to {num_layers}"
+        )
+    digest = _digest(model.state_dict())
+    if config.model_type == "whisper":
+        return _WhisperEncoder(model, params.layer), digest
+    if hasattr(config, "conv_stride") and hasattr(config, "conv_kernel"):
+        return _WaveformEncoder(model, params.layer, _normalises(path)), digest
+    raise UsageError(f"audio.encoder {params.encoder} is a {config.model_type!r} model: expected HuBERT, wav2vec2 or Whisper")
+
+
+def _whisper_tiny_en(path: Path) -> Any:
+    """The encoder of OpenAI's tiny.en, built here and filled from its checkpoint: no configuration is fetched."""
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    config = WhisperConfig(
+        num_mel_bins=NUM_MELS,
+        d_model=384,
+        encoder_layers=4,
+        encoder_attention_heads=6,
+        encoder_ffn_dim=1536,
+        max_source_positions=1500,
+    )
+    encoder = WhisperEncoder(config)
+    encoder.load_state_dict(load_encoder_weights(path))
+    return encoder.eval()
+
+
+def _pretrained(folder: Path) -> Any:
+    from transformers import AutoModel
+
+    try:
+        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"audio.encoder {folder}: not a model that transformers can load ({error})") from error
+    return (model.get_encoder() if model.config.model_type == "whisper" else model).eval()
+
+
+def _normalises(folder: Path) -> bool:
+    """Whether the model wants samples of zero mean and unit variance; true unless its preprocessor says otherwise."""
+    from transformers import AutoFeatureExtractor
+
+    if not (folder / "preprocessor_config.json").exists():
+        return True
+    return bool(getattr(AutoFeatureExtractor.from_pretrained(folder, local_files_only=True), "do_normalize", True))
+
+
+class _WhisperEncoder:
+    """Whisper always hears a full chunk, filled up with silence, as in its training."""
+
+    step_s = 1.0 / (FPS * _STATES_PER_FRAME)
+    offset_s = 0.0
+
+    def __init__(self, encoder: Any, layer: int) -> None:
+        self._encoder, self._layer = encoder, layer
+        self.chunk_frames = encoder.config.max_source_positions // _STATES_PER_FRAME
+        self.margin_frames = min(_MARGIN_FRAMES, self.chunk_frames // 6)
+
+    def __call__(self, samples: Float[np.ndarray, "N"]) -> Float[np.ndarray, "S D"]:
+        num_frames = len(samples) // SAMPLES_PER_FRAME
+        heard = samples[: self.chunk_frames * SAMPLES_PER_FRAME]
+        filled = np.pad(heard, (0, self.chunk_frames * SAMPLES_PER_FRAME - len(heard)))
+        mel = torch.from_numpy(whisper_log_mel(filled, self._encoder.config.num_mel_bins))
+        states = self._encoder(mel[None], output_hidden_states=True).hidden_states[self._layer][0]
+        return states[: num_frames * _STATES_PER_FRAME + 1].numpy()
+
+
+class _WaveformEncoder:
+    """HuBERT and wav2vec2 hear exactly the samples there are: padding would shift their normalisation."""
+
+    chunk_frames = _CHUNK_FRAMES
+    margin_frames = _MARGIN_FRAMES
+
+    def __init__(self, model: Any, layer: int, normalises: bool) -> None:
+        self._model, self._layer, self._normalises = model, layer, normalises
+        reach, stride = 1, 1
+        for kernel, step in zip(model.config.conv_kernel, model.config.conv_stride, strict=True):
+            reach += (kernel - 1) * stride
+            stride *= step
+        self._reach = reach
+        self.step_s = stride / SAMPLE_RATE_HZ
+        self.offset_s = reach / 2 / SAMPLE_RATE_HZ
+
+    def __call__(self, samples: Float[np.ndarray, "N"]) -> Float[np.ndarray, "S D"]:
+        if self._normalises:
+            samples = (samples - samples.mean()) / np.sqrt(samples.var() + 1e-7)
+        heard = np.pad(samples, (0, max(0, self._reach - len(samples)))).astype(np.float32)
+        return self._model(torch.from_numpy(heard)[None], output_hidden_states=True).hidden_states[self._layer][0].numpy()
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(f"{name}:{tuple(weights[name].shape)};".encode())
+        digest.update(weights[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,1 @@
+"""Gaussian clouds and the one door to every renderer of them (`rasterize`)."""

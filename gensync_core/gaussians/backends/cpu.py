@@ -1,0 +1,162 @@
+"""Rasterizer on a CPU: numba kernels behind one autograd function.
+
+project -> sort by depth -> bin into tiles -> blend tiles; backwards: tiles leave moments per (splat, tile), which the
+projection's gradient sums in a fixed order. Same bits for any number of threads.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from gensync_core.gaussians.backends import cpu_layout as layout
+from gensync_core.gaussians.backends.cpu_binning import bin_into_tiles, first_slots, sort_by_depth
+from gensync_core.gaussians.backends.cpu_projection import project_splats, project_splats_backward
+from gensync_core.gaussians.backends.cpu_runtime import run_in_chunks
+from gensync_core.gaussians.backends.cpu_tiles import blend_tiles, blend_tiles_backward
+
+_MAX_SLOTS = 2**31 - 1
+
+
+class _Splats(NamedTuple):
+    """Projected splats and their tiles; see `cpu_layout` for the columns."""
+
+    records: np.ndarray
+    slot_starts: np.ndarray
+    tile_starts: np.ndarray
+    entry_splats: np.ndarray
+    entry_slots: np.ndarray
+    tiles_x: int
+    num_tiles: int
+    visible: np.ndarray
+
+
+def camera_vector(viewmat: Tensor, intrinsics: Tensor, width: int, height: int) -> np.ndarray:
+    """World to camera [4, 4] and K [3, 3] as the kernels read them.
+
+    x/z is limited to 15% of the image beyond its border, as in gsplat: further out the linearised projection explodes.
+    """
+    view, k = viewmat.detach().double().numpy(), intrinsics.detach().double().numpy()
+    fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
+    margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
+    camera = np.empty(layout.CAM_SIZE, np.float32)
+    camera[layout.CAM_R : layout.CAM_R + 9] = view[:3, :3].reshape(-1)
+    camera[layout.CAM_T : layout.CAM_T + 3] = view[:3, 3]
+    camera[[layout.CAM_FX, layout.CAM_FY, layout.CAM_CX, layout.CAM_CY]] = fx, fy, cx, cy
+    camera[[layout.CAM_X_MAX, layout.CAM_X_MIN]] = (width - cx) / fx + margin_x, -cx / fx - margin_x
+    camera[[layout.CAM_Y_MAX, layout.CAM_Y_MIN]] = (height - cy) / fy + margin_y, -cy / fy - margin_y
+    camera[[layout.CAM_WIDTH, layout.CAM_HEIGHT]] = width, height
+    return camera
+
+
+def _blocks(num_splats: int) -> int:
+    return -(-num_splats // layout.BLOCK)
+
+
+def _project_and_bin(inputs: tuple[np.ndarray, ...], camera: np.ndarray, width: int, height: int, threads: int) -> _Splats:
+    num_splats = len(inputs[0])
+    tiles_x, tiles_y = -(-width // layout.TILE_WIDTH), -(-height // layout.TILE_HEIGHT)
+    records, depths = np.zeros((num_splats, layout.REC_SIZE), np.float32), np.empty(num_splats, np.float32)
+    tile_rects, tile_counts = np.empty((num_splats, 4), np.int32), np.empty(num_splats, np.int32)
+    run_in_chunks(
+        project_splats, _blocks(num_splats), *inputs, camera, tiles_x, tiles_y, records, depths, tile_rects, tile_counts,
+        threads=threads,
+    )  # fmt: skip
+    slot_starts = np.empty(num_splats + 1, np.int32)
+    num_slots = first_slots(tile_counts, slot_starts)
+    if num_slots > _MAX_SLOTS:
+        raise ValueError(f"the splats cover {num_slots} tiles in all: their scales are far too large for this camera")
+    order = np.empty(num_splats, np.int32)
+    visible = sort_by_depth(depths.view(np.uint32), tile_counts, order)
+    num_tiles = tiles_x * tiles_y
+    tile_starts = np.empty(num_tiles + 1, np.int32)
+    entry_splats, entry_slots = np.empty(num_slots, np.int32), np.empty(num_slots, np.int32)
+    bin_into_tiles(order, visible, tile_rects, slot_starts, tiles_x, tile_starts, entry_splats, entry_slots)
+    return _Splats(records, slot_starts, tile_starts, entry_splats, entry_slots, tiles_x, num_tiles, tile_counts > 0)
+
+
+class _Rasterize(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means: Tensor,
+        quats: Tensor,
+        scales: Tensor,
+        opacities: Tensor,
+        colors: Tensor,
+        camera: np.ndarray,
+        width: int,
+        height: int,
+        threads: int,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        inputs = tuple(tensor.detach().contiguous() for tensor in (means, quats, scales, opacities, colors))
+        splats = _project_and_bin(tuple(tensor.numpy() for tensor in inputs), camera, width, height, threads)
+        image, alpha = np.empty((height, width, 3), np.float32), np.empty((height, width), np.float32)
+        entries_used = np.empty(splats.num_tiles, np.int32)
+        entry_rows = np.empty((len(splats.entry_splats), 2), np.int8)
+        run_in_chunks(
+            blend_tiles, splats.num_tiles, splats.records, splats.entry_splats, splats.tile_starts, splats.tiles_x,
+            image, alpha, entries_used, entry_rows, threads=threads,
+        )  # fmt: skip
+        records = splats.records
+        extents = records[:, [layout.REC_EXTENT_X, layout.REC_EXTENT_Y]].max(axis=1)
+        radii = torch.from_numpy(np.where(splats.visible, np.ceil(extents), 0).astype(np.int32))
+        means2d = torch.from_numpy(records[:, [layout.REC_X, layout.REC_Y]])
+        outputs = torch.from_numpy(image), torch.from_numpy(alpha)
+        ctx.save_for_backward(*inputs[:3], *outputs)
+        ctx.rest = splats, camera, threads, entries_used, entry_rows
+        ctx.mark_non_differentiable(means2d, radii)
+        return *outputs, means2d, radii
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_image: Tensor, g_alpha: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        means, quats, scales, image, alpha = (tensor.numpy() for tensor in ctx.saved_tensors)
+        splats, camera, threads, entries_used, entry_rows = ctx.rest
+        num_splats = len(means)
+        moments = np.empty((len(splats.entry_splats), layout.MOMENTS), np.float32)
+        run_in_chunks(
+            blend_tiles_backward, splats.num_tiles, splats.records, splats.entry_splats, splats.entry_slots,
+            splats.tile_starts, splats.tiles_x, image, alpha, entries_used, entry_rows,
+            g_image.contiguous().numpy(), g_alpha.contiguous().numpy(), moments, threads=threads,
+        )  # fmt: skip
+        shapes = (num_splats, 3), (num_splats, 4), (num_splats, 3), (num_splats,), (num_splats, 3)
+        gradients = [np.empty(shape, np.float32) for shape in shapes]
+        run_in_chunks(
+            project_splats_backward, _blocks(num_splats), means, quats, scales, camera, splats.records, splats.slot_starts,
+            moments, *gradients, threads=threads,
+        )  # fmt: skip
+        return *(torch.from_numpy(gradient) for gradient in gradients), None, None, None, None
+
+
+def render(
+    means: Tensor,
+    quats: Tensor,
+    scales: Tensor,
+    opacities: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    Ks: Tensor,
+    width: int,
+    height: int,
+    threads: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Image over black, alpha, means2d, radii; shapes as in `rasterize`.
+
+    Raises:
+        ValueError: not float32, or a gradient to the cameras is asked for.
+    """
+    if any(tensor.dtype != torch.float32 for tensor in (means, quats, scales, opacities, colors)):
+        raise ValueError("the cpu backend takes float32 tensors; use the reference backend for others")
+    if viewmats.requires_grad or Ks.requires_grad:
+        raise ValueError("the cpu backend gives no gradient to viewmats and Ks; use the reference backend, or move the means")
+    views = [
+        _Rasterize.apply(means, quats, scales, opacities, colors, camera_vector(view, k, width, height), width, height, threads)
+        for view, k in zip(viewmats, Ks, strict=True)
+    ]
+    # One camera, the usual case, needs no copy.
+    stack = (lambda parts: parts[0][None]) if len(views) == 1 else torch.stack
+    image, alpha, means2d, radii = (stack(parts) for parts in zip(*views, strict=True))
+    return image, alpha, means2d, radii

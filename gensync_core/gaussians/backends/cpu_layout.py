@@ -1,0 +1,52 @@
+"""Sizes, thresholds and array layouts that the CPU kernels share.
+
+Notation of the kernels: a splat is a projected Gaussian with centre g, 2-D covariance [[a, b], [b, c]] and its inverse,
+the conic [[A, B], [B, C]]; d = g - pixel. All logarithms are base 2 and folded into the conic, so that
+
+    alpha = 2^power,   power = log2(opacity) - log2(e)/2 (A dx^2 + 2 B dx dy + C dy^2).
+"""
+
+import math
+
+import numpy as np
+
+# A strip 8 px wide keeps one row in one AVX register; stored flat, the rows a splat touches are one contiguous loop.
+TILE_WIDTH = 8
+TILE_HEIGHT = 32
+TILE_PIXELS = TILE_WIDTH * TILE_HEIGHT
+
+# Splats per work item of the per-splat kernels.
+BLOCK = 256
+
+NEAR = np.float32(0.01)
+# gsplat's low-pass filter: variance in px^2 that is added to every splat.
+BLUR = np.float32(0.3)
+# gsplat 1.5.3 clamps alpha here (its newer source at 0.99); the gradient is zero where it is clamped.
+ALPHA_MAX = np.float32(0.999)
+# Contributions below 1/255 are dropped; in powers of two.
+ALPHA_MIN_LOG2 = np.float32(-math.log2(255.0))
+# A pixel is finished when less light than this would pass.
+TRANSMITTANCE_MIN = np.float32(1e-4)
+LOG2_E = np.float32(math.log2(math.e))
+
+# Camera, one float32 vector: rotation (row major), translation, intrinsics, limits of x/z and y/z, image size.
+CAM_R = 0
+CAM_T = 9
+CAM_FX, CAM_FY, CAM_CX, CAM_CY = 12, 13, 14, 15
+CAM_X_MAX, CAM_X_MIN, CAM_Y_MAX, CAM_Y_MIN = 16, 17, 18, 19
+CAM_WIDTH, CAM_HEIGHT = 20, 21
+CAM_SIZE = 22
+
+# One record per splat: all that the tile loops read, in one cache line.
+REC_X, REC_Y = 0, 1
+REC_XX, REC_XY, REC_YY = 2, 3, 4  # -log2(e)/2 A, -log2(e) B, -log2(e)/2 C
+REC_LOG_OPACITY = 5
+REC_RED, REC_GREEN, REC_BLUE = 6, 7, 8
+REC_OPACITY = 9
+# The ellipse alpha = 1/255 around the centre, as y = slope x +- sqrt(height2 - shrink x^2), topmost at x = tip.
+REC_SLOPE, REC_HEIGHT2, REC_SHRINK, REC_TIP = 10, 11, 12, 13
+REC_EXTENT_X, REC_EXTENT_Y = 14, 15
+REC_SIZE = 16
+
+# What a tile leaves per (splat, tile) slot: moments of alpha dL/dalpha over d, then colour sums.
+MOMENTS = 9

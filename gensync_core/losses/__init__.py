@@ -1,0 +1,1 @@
+"""Loss terms; each returns unreduced values unless its name or docstring says otherwise."""

@@ -1,0 +1,267 @@
+"""The only place that starts ffmpeg: which binary, what it may open, how long it may take.
+
+Footage comes from strangers. A text file named `.mp4` can be a concat script that makes ffmpeg read its neighbours, and
+a few hundred kilobytes can decode to gigabytes: every input is limited to known containers, to the one file that was
+named, and to `MAX_PIXELS` a frame.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import ffmpeg
+
+from gensync_core.errors import FootageRejected, GenSyncError
+
+MAX_PIXELS = 4096 * 2176
+FORMATS = ("mov", "mp4", "matroska", "webm", "avi", "mpegts", "mpeg", "mpegvideo", "wav", "flac", "mp3", "ogg", "aac")
+THREADS = 2
+SCALING = "lanczos+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact"
+
+_BINARY_VARIABLE = "GENSYNC_FFMPEG"
+_STDERR_TAIL_CHARACTERS = 600
+_EXIT_LIMIT_S = 120.0
+_BIT_EXACT = {
+    "fflags": "+bitexact",
+    "flags:v": "+bitexact",
+    "flags:a": "+bitexact",
+    "map_metadata": -1,
+    "map_chapters": -1,
+    "threads": THREADS,
+}
+
+
+class FfmpegFailed(GenSyncError):
+    """ffmpeg ended with an error or was stopped at its time limit; the message ends with what it said last."""
+
+
+def ffmpeg_binary() -> str:
+    """Path of the ffmpeg to use: `GENSYNC_FFMPEG`, else the one on PATH, else the one inside the imageio-ffmpeg wheel.
+
+    Raises:
+        GenSyncError: `GENSYNC_FFMPEG` names something that cannot be run, or there is no ffmpeg at all.
+    """
+    chosen = os.environ.get(_BINARY_VARIABLE)
+    if chosen:
+        found = shutil.which(chosen)
+        if found is None:
+            raise GenSyncError(f"{_BINARY_VARIABLE}={chosen}: not a program that can be run; correct or unset it")
+        return found
+    found = shutil.which("ffmpeg")
+    if found is not None:
+        return found
+    import imageio_ffmpeg
+
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise GenSyncError(f"no ffmpeg: put one on PATH, or set {_BINARY_VARIABLE} to its path") from error
+
+
+def file_url(path: Path) -> str:
+    """A name that ffmpeg and PyAV can only take for a local file, whatever characters it starts with."""
+    return f"file:{path}"
+
+
+def input_limits() -> dict[str, str]:
+    """Options of a container that was made elsewhere; ffmpeg and PyAV take the same."""
+    return {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+
+
+def video_input(path: Path, **options: Any) -> Any:
+    """An ffmpeg-python input of which only pictures are read; cover art does not count as video.
+
+    Raises:
+        FootageRejected: there is no such file.
+    """
+    options = {**input_limits(), "max_pixels": MAX_PIXELS, "threads": THREADS, **options}
+    return ffmpeg.input(file_url(_existing(path)), **options)["V:0"]
+
+
+def audio_input(path: Path, **options: Any) -> Any:
+    """An ffmpeg-python input of which only the first sound track is read.
+
+    Raises:
+        FootageRejected: there is no such file.
+    """
+    return ffmpeg.input(file_url(_existing(path)), **{**input_limits(), **options})["a:0"]
+
+
+def frame_input(width: int, height: int, fps: float | int, pixel_format: str) -> Any:
+    """An ffmpeg-python input of raw frames on standard input."""
+    return ffmpeg.input("pipe:0", format="rawvideo", pix_fmt=pixel_format, s=f"{width}x{height}", r=fps)
+
+
+def to_file(streams: list[Any], path: Path, **options: Any) -> Any:
+    """An ffmpeg-python output whose bytes depend on the input and the options alone."""
+    return ffmpeg.output(*streams, file_url(path), **{**_BIT_EXACT, **options})
+
+
+def to_pipe(stream: Any, **options: Any) -> Any:
+    """An ffmpeg-python output on standard output."""
+    return ffmpeg.output(stream, "pipe:1", **{**_BIT_EXACT, **options})
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FootageRejected(f"{path}: no such file")
+    return path
+
+
+def _arguments(output: Any, *extra: str) -> list[str]:
+    quiet = output.global_args("-hide_banner", "-loglevel", "error", "-nostats", *extra)
+    return [str(argument) for argument in ffmpeg.compile(quiet, cmd=ffmpeg_binary(), overwrite_output=True)]
+
+
+def run(output: Any, limit_s: float, on_frame: Callable[[int], None] | None = None) -> None:
+    """Run an output to its end; `on_frame` hears the number of frames written so far about twice a second.
+
+    Raises:
+        FfmpegFailed: ffmpeg reported an error or took longer than `limit_s`.
+    """
+    arguments = _arguments(output, "-nostdin", *(("-progress", "pipe:1") if on_frame else ()))
+    with _started(arguments, stdout=subprocess.PIPE) as (process, fail), killed_after(process, limit_s) as expired:
+        assert process.stdout is not None
+        for line in process.stdout:
+            key, _, value = line.partition(b"=")
+            if on_frame is not None and key == b"frame" and value.strip().isdigit():
+                on_frame(int(value))
+        if process.wait() != 0 or expired.is_set():
+            fail(limit_s if expired.is_set() else None)
+
+
+def read_all(output: Any, limit_s: float) -> bytes:
+    """Everything that a `to_pipe` output writes.
+
+    Raises:
+        FfmpegFailed: ffmpeg reported an error or took longer than `limit_s`.
+    """
+    with _started(_arguments(output, "-nostdin"), stdout=subprocess.PIPE) as (process, fail):
+        assert process.stdout is not None
+        with killed_after(process, limit_s) as expired:
+            content = process.stdout.read()
+            if process.wait() != 0 or expired.is_set():
+                fail(limit_s if expired.is_set() else None)
+    return content
+
+
+def read_blocks(output: Any, make_block: Callable[[], memoryview], limit_s: float) -> Iterator[None]:
+    """Fill blocks from a `to_pipe` output, one for each step, until it ends. `limit_s` is for one block.
+
+    Raises:
+        FfmpegFailed: ffmpeg reported an error, stopped within a block, or took longer than `limit_s` for one.
+    """
+    with _started(_arguments(output, "-nostdin"), stdout=subprocess.PIPE) as (process, fail):
+        assert process.stdout is not None
+        while True:
+            block = make_block()
+            with killed_after(process, limit_s) as expired:
+                count = process.stdout.readinto(block)  # type: ignore[attr-defined]
+            if expired.is_set():
+                fail(limit_s)
+            if count < block.nbytes:
+                if process.wait(_EXIT_LIMIT_S) != 0 or count:
+                    fail(None)
+                return
+            yield
+
+
+class Sink:
+    """A running ffmpeg that takes raw frames on standard input. `limit_s` is for one frame, and for the end."""
+
+    def __init__(self, output: Any, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._context = _started(_arguments(output), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        self._process, self._fail = self._context.__enter__()
+
+    def write(self, frame: memoryview) -> None:
+        """Hand over one frame.
+
+        Raises:
+            FfmpegFailed: ffmpeg has ended or does not take it within the limit.
+        """
+        assert self._process.stdin is not None
+        with killed_after(self._process, self._limit_s) as expired:
+            try:
+                self._process.stdin.write(frame)
+            except BrokenPipeError:
+                self._process.wait(_EXIT_LIMIT_S)
+                self._fail(self._limit_s if expired.is_set() else None)
+
+    def finish(self) -> None:
+        """Close the input and wait for the file to be complete.
+
+        Raises:
+            FfmpegFailed: ffmpeg reported an error or does not end within the limit.
+        """
+        assert self._process.stdin is not None
+        with killed_after(self._process, self._limit_s) as expired:
+            try:
+                self._process.stdin.close()
+            except BrokenPipeError:
+                pass  # the exit status says what happened
+            status = self._process.wait()
+        if status != 0 or expired.is_set():
+            self._fail(self._limit_s if expired.is_set() else None)
+
+    def close(self) -> None:
+        """Stop ffmpeg if it still runs."""
+        self._context.__exit__(None, None, None)
+
+
+@contextmanager
+def killed_after(process: subprocess.Popen[bytes], limit_s: float) -> Iterator[threading.Event]:
+    """Kill the process when the block takes longer; the event says whether that happened."""
+    expired = threading.Event()
+
+    def stop() -> None:
+        expired.set()
+        process.kill()
+
+    timer = threading.Timer(limit_s, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield expired
+    finally:
+        timer.cancel()
+
+
+_Fail = Callable[[float | None], None]
+
+
+@contextmanager
+def _started(arguments: list[str], stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE) -> Iterator[Any]:
+    """A process and a function that raises with the tail of its messages; the process never outlives the block."""
+    # A file rather than a pipe: nobody has to drain it while frames are exchanged.
+    with tempfile.TemporaryFile() as messages:
+        process = subprocess.Popen(arguments, stdin=stdin, stdout=stdout, stderr=messages)
+
+        def fail(passed_limit_s: float | None) -> None:
+            raise FfmpegFailed(_explain(messages, process.returncode, passed_limit_s))
+
+        try:
+            yield process, fail
+        finally:
+            process.kill()
+            process.wait()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    try:
+                        pipe.close()
+                    except BrokenPipeError:
+                        pass  # what was still buffered has no reader any more
+
+
+def _explain(messages: IO[bytes], status: int | None, passed_limit_s: float | None) -> str:
+    messages.seek(0)
+    tail = " ".join(messages.read().decode(errors="replace").split())[-_STDERR_TAIL_CHARACTERS:]
+    if passed_limit_s is not None:
+        return f"ffmpeg was stopped after {passed_limit_s:.0f} s: {tail or 'it had said nothing'}"
+    return f"ffmpeg failed (exit status {status}): {tail or 'it said nothing'}"

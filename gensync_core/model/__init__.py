@@ -1,0 +1,1 @@
+"""The shared network and what a speaker owns."""

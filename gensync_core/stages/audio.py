@@ -1,0 +1,26 @@
+"""audio: the clip's sound in, speech features on its frames out."""
+
+from gensync_core.artefacts import read_json, write_tensors
+from gensync_core.audio.features import encode
+from gensync_core.audio.waveform import FPS, load_waveform
+from gensync_core.errors import ArtefactBroken
+from gensync_core.params import Params
+from gensync_core.paths import Project
+
+
+def run(project: Project, speaker_id: str, params: Params) -> None:
+    """Write `audio.safetensors`: {features [T, D] float32}, one row a frame of the clip.
+
+    Raises:
+        ArtefactBroken: the sound is not as long as the clip.
+        AssetMissing: the encoder's weights are found nowhere and no fallback is allowed.
+    """
+    paths = project.speaker(project.registry().get(speaker_id))
+    num_frames = read_json(paths.clip_json)["num_frames"]
+    features = encode(load_waveform(paths.wav), params.audio)
+    if len(features.values) != num_frames:
+        raise ArtefactBroken(
+            f"{paths.wav}: as long as {len(features.values)} frames, but the clip has {num_frames}; run ingest again"
+        )
+    meta = {"encoder": features.encoder, "weights_sha256": features.weights_sha256, "layer": features.layer, "fps": FPS}
+    write_tensors(paths.audio, {"features": features.values}, meta)

@@ -1,0 +1,80 @@
+"""clip.mp4 -> landmarks, head poses, camera, and what mouth and eyes do: one row a frame, plus arrays."""
+
+import numpy as np
+import pandas as pd
+
+from gensync_core.artefacts import atomic_path, write_json, write_tensors
+from gensync_core.errors import FootageRejected
+from gensync_core.face import expression, regions
+from gensync_core.face.landmarks import FaceMesh
+from gensync_core.face.tracker import Track, track
+from gensync_core.geometry.rotation import matrix_to_quat
+from gensync_core.media.video import Probe, iter_frames, probe
+from gensync_core.params import Params
+from gensync_core.paths import Project, SpeakerPaths
+from gensync_core.progress import progress
+
+
+def run(project: Project, speaker_id: str, params: Params) -> None:
+    """Track one speaker's clip.
+
+    Raises:
+        FootageRejected: too many frames show no face.
+    """
+    paths = project.speaker(project.registry().get(speaker_id))
+    clip = probe(paths.clip)
+    landmarks, confidence = _landmarks(paths, clip)
+    try:
+        result = track(landmarks, confidence, clip.width, clip.height, params.track)
+    except FootageRejected as error:
+        raise FootageRejected(f"{paths.clip}: {error}") from error
+    _write(paths, result, clip.fps)
+
+
+def _landmarks(paths: SpeakerPaths, clip: Probe) -> tuple[np.ndarray, np.ndarray]:
+    """Landmarks [T, 478, 3] px, NaN where no face is seen, and their confidence [T]."""
+    lost = np.full((regions.NUM_LANDMARKS, 3), np.nan, dtype=np.float32)
+    landmarks, confidence = [], []
+    with FaceMesh() as mesh, progress("track", clip.num_frames) as job:
+        for frame in iter_frames(paths.clip):
+            face = mesh.detect(frame)
+            landmarks.append(lost if face is None else face.landmarks)
+            confidence.append(0.0 if face is None else face.confidence)
+            job.advance()
+    return np.array(landmarks, dtype=np.float32).reshape(-1, *lost.shape), np.array(confidence, dtype=np.float32)
+
+
+def _write(paths: SpeakerPaths, result: Track, fps: float) -> None:
+    rest = expression.RestingFace.of(result.landmarks_px)
+    quats = matrix_to_quat(result.head_to_camera[:, :3, :3])
+    translations = result.head_to_camera[:, :3, 3]
+    frames = np.arange(len(quats), dtype=np.int32)
+    columns = {
+        "frame": frames,
+        "time_s": frames / fps,
+        **{name: quats[:, index] for index, name in enumerate(("qw", "qx", "qy", "qz"))},
+        **{name: translations[:, index] for index, name in enumerate(("tx", "ty", "tz"))},
+        "aperture": expression.mouth_aperture(result.landmarks_px),
+        "mouth_width": expression.mouth_width(result.landmarks_px),
+        "blink": expression.blink(result.landmarks_px, rest),
+        "confidence": result.confidence,
+        "interpolated": result.interpolated,
+    }
+    arrays = {
+        "landmarks_px": result.landmarks_px,
+        "head_to_camera": result.head_to_camera,
+        "upper_face": expression.upper_face(result.landmarks_px, rest),
+        "canonical_landmarks": result.canonical_landmarks,
+        "canonical_motion": result.canonical_motion,
+    }
+    camera = result.camera
+    write_tensors(paths.track_arrays, arrays, {"fps": fps})
+    with atomic_path(paths.track_table) as temporary:
+        pd.DataFrame(columns).to_parquet(temporary, index=False)
+    write_json(
+        paths.camera,
+        {
+            **{name: getattr(camera, name) for name in ("fx", "fy", "cx", "cy", "width", "height")},
+            "reprojection_px": result.reprojection_px,
+        },
+    )

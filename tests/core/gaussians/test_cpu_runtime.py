@@ -1,0 +1,111 @@
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gensync_core.gaussians.backends import cpu_runtime
+from gensync_core.gaussians.backends.cpu_runtime import run_in_chunks
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("num_items", [0, 1, 7, 100])
+def test_every_item_is_done_once(threads, num_items):
+    counts = np.zeros(num_items, np.int64)
+
+    def count(first: int, last: int) -> None:
+        counts[first:last] += 1
+
+    run_in_chunks(count, num_items, threads=threads)
+    assert (counts == 1).all()
+
+
+def test_an_error_in_any_thread_reaches_the_caller():
+    def fail(first: int, last: int) -> None:
+        raise RuntimeError(f"item {first}")
+
+    with pytest.raises(RuntimeError, match="item"):
+        run_in_chunks(fail, 50, threads=2)
+
+
+def test_callers_in_several_threads_do_not_wait_for_each_other_forever():
+    totals = []
+
+    def caller() -> None:
+        done = np.zeros(200)
+
+        def work(first: int, last: int) -> None:
+            done[first:last] = 1
+
+        for _ in range(50):
+            run_in_chunks(work, 200, threads=3)
+        totals.append(done.sum())
+
+    callers = [threading.Thread(target=caller, daemon=True) for _ in range(4)]
+    for each in callers:
+        each.start()
+    for each in callers:
+        each.join(timeout=30)
+    assert totals == [200] * 4
+
+
+def test_a_forked_child_gets_threads_of_its_own():
+    run_in_chunks(lambda first, last: None, 50, threads=2)
+    child = os.fork()
+    if child == 0:
+        run_in_chunks(lambda first, last: None, 50, threads=2)
+        os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+class TestKernelCache:
+    def test_a_writable_package_keeps_the_kernels_beside_the_code(self, monkeypatch):
+        monkeypatch.setattr(cpu_runtime.numba.config, "CACHE_DIR", "")
+        cpu_runtime._cache_folder.cache_clear()
+        folder = cpu_runtime._cache_folder()
+        assert folder is not None
+        assert folder.name.startswith("kernels-")
+        cpu_runtime._cache_folder.cache_clear()
+
+    def test_read_only_places_are_passed_over_in_turn(self, monkeypatch, tmp_path):
+        monkeypatch.setattr(cpu_runtime.numba.config, "CACHE_DIR", "")
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+        refused, real = [], Path.mkdir
+
+        def mkdir(self: Path, *arguments, **options) -> None:
+            if any(str(self).startswith(place) for place in refused):
+                raise PermissionError(13, "read-only", str(self))
+            real(self, *arguments, **options)
+
+        monkeypatch.setattr(Path, "mkdir", mkdir)
+        places = [str(Path(cpu_runtime.__file__).parent), str(tmp_path / "user"), "/"]
+        found = []
+        for place in places:
+            refused.append(place)
+            cpu_runtime._cache_folder.cache_clear()
+            found.append(cpu_runtime._cache_folder())
+        cpu_runtime._cache_folder.cache_clear()
+        assert str(found[0]).startswith(str(tmp_path / "user" / "gensync"))
+        assert found[1] is not None
+        assert found[2] is None
+
+    def test_kernels_compile_and_run_without_any_cache(self, tmp_path):
+        """A process that finds no writable folder still works: it only compiles each time."""
+        (tmp_path / "doubling.py").write_text(
+            "import numpy as np\n"
+            "from gensync_core.gaussians.backends import cpu_runtime\n"
+            "cpu_runtime._cache_folder = lambda: None\n"
+            "@cpu_runtime.kernel\n"
+            "def double(first, last, values):\n"
+            "    for i in range(first, last):\n"
+            "        values[i] *= 2\n"
+            "values = np.ones(100)\n"
+            "cpu_runtime.run_in_chunks(double, 100, values, threads=2)\n"
+            "assert (values == 2).all()\n"
+        )
+        root = Path(__file__).parents[3]
+        environment = {**os.environ, "PYTHONPATH": str(root)}
+        subprocess.run([sys.executable, tmp_path / "doubling.py"], check=True, env=environment, timeout=120)

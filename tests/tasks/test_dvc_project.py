@@ -1,0 +1,106 @@
+"""What DVC is asked: the plan of what has to run, and running it."""
+
+from collections.abc import Callable
+
+import pytest
+
+from gensync_core.errors import ArtefactBroken, UsageError
+from gensync_core.paths import Project
+from tasks.dvc_project import Node, Policy, plan, reproduce, thread_env
+from tasks.process import CommandFailed
+
+Enlist = Callable[..., None]
+Executed = Callable[[Project], list[str]]
+
+
+def run_all(project: Project, targets: list[str]) -> dict[str, str]:
+    return {node.address: reproduce(project, node) for node in plan(project, targets)}
+
+
+def addresses(nodes: list[Node]) -> list[str]:
+    return [node.address for node in nodes]
+
+
+def test_the_plan_follows_the_graph(toy: Project, enlist: Enlist) -> None:
+    enlist("alice")
+    enlist("bob")
+    enlist("radio", group="adapted")
+    nodes = plan(toy, ["joint", "evaluate@bob"])
+    order = addresses(nodes)
+    assert sorted(order) == ["coarse@alice", "coarse@bob", "evaluate@bob", "ingest@alice", "ingest@bob", "joint"]
+    for node in nodes:
+        assert all(order.index(dep) < order.index(node.address) for dep in node.deps)
+    joint = next(node for node in nodes if node.address == "joint")
+    # The folder of the cohort is a dependency on every stage that writes into it.
+    assert set(joint.deps) == {"ingest@alice", "ingest@bob", "coarse@alice", "coarse@bob"}
+    assert joint.policy == Policy()
+    assert next(node for node in nodes if node.kind == "ingest").policy == Policy(retry_delay_s=0, deadline_s=60)
+    assert addresses(plan(toy, ["evaluate@radio"], scope="radio")) == ["ingest@radio", "coarse@radio", "evaluate@radio"]
+    assert len(plan(toy, ["evaluate@radio"])) == 8, "the cohort is not trained yet"
+    assert sorted(addresses(plan(toy, ["ingest"]))) == ["ingest@alice", "ingest@bob", "ingest@radio"]
+
+
+def test_only_what_is_dirty_is_planned(toy: Project, enlist: Enlist, executed: Executed) -> None:
+    enlist("alice")
+    targets = ["evaluate@alice"]
+    nodes = plan(toy, targets)
+    lines: list[str] = []
+    assert [reproduce(toy, node, on_line=lines.append) for node in nodes] == ["executed"] * 4
+    assert any(line.startswith("@progress ") for line in lines)
+    assert "Running stage" in (toy.root / ".gensync" / "logs" / "ingest-alice.log").read_text()
+    assert plan(toy, targets) == []
+    assert reproduce(toy, nodes[0]) == "unchanged"
+
+    (toy.root / "params.yaml").write_text("gain: 1\nweight: 2\n")
+    assert addresses(plan(toy, targets)) == ["joint", "evaluate@alice"]
+    (toy.root / "params.yaml").write_text("gain: 1\nweight: 1\n")
+    assert plan(toy, targets) == []
+
+    enlist("radio", group="adapted")
+    assert addresses(plan(toy, ["evaluate@radio"])) == ["ingest@radio", "coarse@radio", "evaluate@radio"]
+    assert plan(toy, targets) == [], "a newcomer disturbs nobody"
+
+    toy.shared.unlink()
+    (toy.root / "dvc.lock").unlink()
+    assert reproduce(toy, nodes[0]) == "run-cache"
+    assert len(executed(toy)) == 4, "what was run before is taken from DVC's cache"
+
+
+def test_an_empty_cohort_disturbs_no_other_target(toy: Project, enlist: Enlist) -> None:
+    enlist("radio", group="adapted")
+    assert addresses(plan(toy, ["coarse@radio"])) == ["ingest@radio", "coarse@radio"]
+
+
+@pytest.mark.parametrize(("text", "code"), [("reject ingest", 3), ("broken ingest", 4), ("crash ingest", 1)])
+def test_the_exit_code_of_a_stage_comes_through_dvc(text: str, code: int, toy: Project, enlist: Enlist) -> None:
+    enlist("alice", text)
+    with pytest.raises(CommandFailed, match="ingest@alice: ") as caught:
+        run_all(toy, ["ingest@alice"])
+    assert caught.value.exit_code == code
+    assert not (toy.cohort_folder / "alice" / "clip").exists()
+    if code == 1:
+        assert "full output in" in str(caught.value)
+
+
+def test_an_unknown_target_is_a_usage_error(toy: Project) -> None:
+    with pytest.raises(UsageError, match="no stage 'paint'"):
+        plan(toy, ["paint"])
+
+
+def test_a_project_that_dvc_cannot_read_is_a_broken_artefact(toy: Project) -> None:
+    (toy.root / "dvc.yaml").write_text("stages: [")
+    with pytest.raises(ArtefactBroken, match="DVC cannot read"):
+        plan(toy, ["ingest"])
+
+
+def test_an_unknown_policy_is_a_broken_artefact(toy: Project, enlist: Enlist) -> None:
+    text = (toy.root / "dvc.yaml").read_text()
+    (toy.root / "dvc.yaml").write_text(text.replace("deadline_s", "deadline"))
+    enlist("alice")
+    with pytest.raises(ArtefactBroken, match="deadline"):
+        plan(toy, ["ingest"])
+
+
+def test_threads_are_bounded_by_the_machine() -> None:
+    assert set(thread_env(1).values()) == {"1"}
+    assert int(thread_env(10_000)["OMP_NUM_THREADS"]) < 10_000
