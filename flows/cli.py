@@ -3,6 +3,7 @@
 import enum
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ from gensync_core.progress import parse_line
 from tasks import registration
 from tasks.process import raise_for, run_command
 from tasks.workspace import find_project, source_root
+
+# What typer makes of Ctrl-C.
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="gensync",
@@ -254,14 +258,18 @@ def _core(arguments: list[str], folder: Path, what: str) -> None:
 
 def main() -> None:
     """Entry point: what can be explained is said in one line, with the exit code that it has."""
+    # An ordinary exit instead of sudden death: whatever was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app()
     except GenSyncError as error:
         _fail(str(error), error.exit_code)
     except OSError as error:
         _fail(f"{error.filename or 'input/output'}: {error.strerror or error}", 1)
-    except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on from here", 1)
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if isinstance(ended, SystemExit) and ended.code != _INTERRUPTED:
+            raise
+        _fail("interrupted; what is done is kept, the same command goes on from there", 1)
 
 
 def _fail(message: str, exit_code: int) -> None:

@@ -98,12 +98,12 @@ def _eye_closure(landmarks: np.ndarray, rest: RestingFace) -> np.ndarray:
 
 
 def _distance(landmarks: np.ndarray, first: int, second: int) -> np.ndarray:
-    return np.linalg.norm(landmarks[..., first, :2] - landmarks[..., second, :2], axis=-1)
+    return np.asarray(np.linalg.norm(landmarks[..., first, :2] - landmarks[..., second, :2], axis=-1))
 
 
 def _aspect_ratio(landmarks: np.ndarray, lids: tuple[tuple[int, int], ...], inner: int, outer: int) -> np.ndarray:
     opening = np.mean([_distance(landmarks, upper, lower) for upper, lower in lids], axis=0)
-    return opening / np.maximum(_distance(landmarks, inner, outer), 1e-6)
+    return np.asarray(opening / np.maximum(_distance(landmarks, inner, outer), 1e-6))
 
 
 def _face_axes(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

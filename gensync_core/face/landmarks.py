@@ -5,6 +5,7 @@ The models ship inside the mediapipe wheel; nothing is downloaded. mediapipe is 
 
 import functools
 import os
+import warnings
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -90,7 +91,7 @@ def detect_faces(frame: Frame) -> list[FaceBox]:
     return _without_doubles(boxes)
 
 
-def enlarge(frame: Frame) -> Frame:
+def enlarge(frame: Frame) -> UInt8[np.ndarray, "height width 3"]:
     """Frames under 512 px, upscaled so that the longer side has 512 px; others as they are."""
     height, width = frame.shape[:2]
     if max(height, width) >= _WORKING_PX:
@@ -104,6 +105,8 @@ def mediapipe_solutions() -> ModuleType:
     """`mediapipe.solutions`, with the log of its C++ part kept to errors."""
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # mediapipe 0.10.14 calls what protobuf 4 has deprecated; nobody but mediapipe could act on it.
+    warnings.filterwarnings("ignore", message="SymbolDatabase.GetPrototype", category=UserWarning)
     import mediapipe
 
     return mediapipe.solutions

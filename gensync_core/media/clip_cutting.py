@@ -1,5 +1,6 @@
 """From footage to the clip that all later stages work on: constant rate, square, sound cut to the frame."""
 
+import math
 import wave
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ def shared_span(found: Probe) -> Span:
     """Where pictures and sound overlap; up to 0.1 s of missing sound at either end is left to be filled with silence."""
     start_s, end_s = found.video_start_s, found.video_end_s
     if found.audio_start_s - start_s > MAX_GAP_S:
-        start_s = found.audio_start_s
+        # On the grid of the frames: footage of 25 fps is then taken frame by frame here too.
+        start_s += math.ceil((found.audio_start_s - start_s) * FPS) / FPS
     if end_s - found.audio_end_s > MAX_GAP_S:
         end_s = found.audio_end_s
     return Span(start_s, max(start_s, end_s))

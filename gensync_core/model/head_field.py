@@ -56,6 +56,7 @@ class HeadField(nn.Module):
         self.first = nn.Linear(feature_size + token_size, hidden_size)
         self.second = nn.Linear(hidden_size, hidden_size)
         self.modulation = IdentityModulation(identity_size, hidden_size)
+        self.frame_modulation = IdentityModulation(token_size, hidden_size)
         self.sizes = {"mean": 3, "opacity": 1, "scale": 3, "quat": 4}
         self.last = nn.Linear(hidden_size, sum(self.sizes[name] for name in deform))
         nn.init.zeros_(self.last.weight)
@@ -84,7 +85,7 @@ class HeadField(nn.Module):
         )
         attended = self.attention(features, self.normalise(tokens))
         hidden = torch.relu(self.first(torch.cat([features, attended.values], dim=-1)))
-        hidden = torch.relu(self.modulation(self.second(hidden), identity))
+        hidden = torch.relu(self.modulation(self.frame_modulation(self.second(hidden), fused), identity))
         parts = dict(zip(self.deform, self.last(hidden).split([self.sizes[name] for name in self.deform], dim=-1), strict=True))
         opacity = parts.get("opacity")
         return Deformation(

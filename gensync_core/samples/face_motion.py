@@ -77,7 +77,7 @@ def _mouth_fields(landmarks: np.ndarray, points: np.ndarray, span: float) -> tup
     opening = span * np.where(is_lower, _LOWER_LIP_SHARE * jaw, -(1 - _LOWER_LIP_SHARE) * rise)[:, None] * slit.down
 
     gap = slit.gap(along)
-    nearness = np.exp(-((depth / 0.2) ** 2))
+    nearness = np.exp(-(((depth - gap / (2 * span)).clip(min=0) / 0.15) ** 2))
     toward = np.where(is_lower, -_CLOSING_LOWER_SHARE, 1 - _CLOSING_LOWER_SHARE) * gap * nearness
     closing = toward[:, None] * slit.down
 

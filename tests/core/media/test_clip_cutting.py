@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gensync_core.artefacts import sha256_of
+from gensync_core.media import ffmpeg_command
 from gensync_core.media.clip_cutting import SquareCrop, planned_frames, shared_span, square_crop
 from gensync_core.media.findings import FaceBox
 from gensync_core.media.video import IngestParams, cut_clip, iter_frames, probe
@@ -46,6 +47,23 @@ def test_nothing_is_shifted_in_footage_of_25_fps(make_clip: Callable[..., Path],
     loud = np.flatnonzero(np.abs(sound) > 0.6 * 32767)
     clicks = loud[np.flatnonzero(np.diff(loud, prepend=-8000) > 4000)]
     assert clicks.tolist() == pytest.approx([0, 16000, 32000], abs=40)
+
+
+@pytest.mark.parametrize(("late_s", "first_frame"), [(0.08, 0), (0.5, 13)])
+def test_sound_that_begins_late_stays_where_it_belongs(
+    make_clip: Callable[..., Path], make_wav: Callable[..., Path], tmp_path: Path, late_s: float, first_frame: int
+) -> None:
+    source = tmp_path / "late.mkv"
+    pictures = ffmpeg_command.video_input(make_clip(seconds=3, sound_s=None))
+    sound = ffmpeg_command.audio_input(make_wav(3.0), itsoffset=late_s)
+    ffmpeg_command.run(ffmpeg_command.to_file([pictures, sound], source, **{"c:v": "copy", "c:a": "pcm_s16le"}), 60.0)
+    clip, samples, num_frames = cut(source, tmp_path)
+    assert num_frames == 75 - first_frame
+    assert abs(int(next(iter_frames(clip))[24, 22, 0]) - (10 + first_frame * 5)) <= 4
+    loud = np.flatnonzero(np.abs(samples) > 0.6 * 32767)
+    clicks = loud[np.flatnonzero(np.diff(loud, prepend=-8000) > 4000)]
+    second_click = round((1 + late_s - first_frame / 25) * 16000)
+    assert np.abs(clicks - second_click).min() <= 40
 
 
 def test_30_fps_take_the_nearest_frame(make_clip: Callable[..., Path], tmp_path: Path) -> None:
