@@ -269,7 +269,7 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as ended:
         if isinstance(ended, SystemExit) and ended.code != _INTERRUPTED:
             raise
-        _fail("interrupted; what is done is kept, the same command goes on from there", 1)
+        _fail("interrupted; what is done is kept", 1)
 
 
 def _fail(message: str, exit_code: int) -> None:

@@ -5,7 +5,7 @@ every frame that is kept has been heard with its surroundings. Chunks start on a
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,7 @@ from gensync_core.audio.waveform import FPS, SAMPLES_PER_FRAME, num_video_frames
 from gensync_core.progress import progress
 
 
+@runtime_checkable
 class StateEncoder(Protocol):
     """Turns samples of one chunk into states at a constant rate.
 

@@ -1,6 +1,8 @@
 """OpenAI's Whisper checkpoints in the names of `transformers`."""
 
+import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,9 +40,19 @@ def load_encoder_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             content: Mapping[str, Tensor] = safetensors.torch.load_file(path)
         else:
+            if not zipfile.is_zipfile(path):  # the unpickler fails on junk with errors of every kind
+                raise ValueError("not a torch file")
             content = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
         return rename_openai_encoder(content)
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        pickle.UnpicklingError,
+        safetensors.SafetensorError,
+    ) as error:
         raise ArtefactBroken(f"{path}: holds no Whisper encoder ({error}); delete it, so that it is fetched again") from error
 
 

@@ -29,7 +29,7 @@ def quat_to_matrix(quats: Array) -> Array:
 def matrix_to_quat(matrices: Array) -> Array:
     """Unit quaternions [.., 4] with w >= 0 of rotation matrices [.., 3, 3].
 
-    Source: Shepperd (1978): of four equivalent formulas the one with the largest divisor.
+    Of four equivalent formulas each takes the one with the largest divisor, which keeps it stable near half turns.
     """
     m = matrices
     a, b, c = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]

@@ -9,6 +9,7 @@ import torch
 from gensync_core.model.hash_triplane import HashTriplane
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gensync_core.model.disentanglement import IdentityModulation
 from gensync_core.model.spatial_audio_attention import SpatialAudioAttention
@@ -84,8 +85,8 @@ class HeadField(nn.Module):
             dim=1,
         )
         attended = self.attention(features, self.normalise(tokens))
-        hidden = torch.relu(self.first(torch.cat([features, attended.values], dim=-1)))
-        hidden = torch.relu(self.modulation(self.frame_modulation(self.second(hidden), fused), identity))
+        hidden = functional.leaky_relu(self.first(torch.cat([features, attended.values], dim=-1)), 0.02)
+        hidden = functional.leaky_relu(self.modulation(self.frame_modulation(self.second(hidden), fused), identity), 0.02)
         parts = dict(zip(self.deform, self.last(hidden).split([self.sizes[name] for name in self.deform], dim=-1), strict=True))
         opacity = parts.get("opacity")
         return Deformation(

@@ -11,6 +11,7 @@ from scipy.signal import butter, sosfiltfilt
 
 from gensync_core.artefacts import write_tensors
 from gensync_core.audio.waveform import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, load_waveform, num_video_frames, write_waveform
+from gensync_core.errors import UsageError
 from gensync_core.samples.formant_synthesis import VOICES, synthesize_talk
 from gensync_core.samples.phones import Talk, random_talk
 
@@ -48,10 +49,11 @@ def synthetic_speech(seconds: float, seed: int, voice: str) -> Speech:
     """Random talk in one of `VOICES`; the same arguments give the same samples.
 
     Raises:
-        ValueError: there is no such voice, or `seconds` is shorter than a frame.
+        UsageError: there is no such voice.
+        ValueError: `seconds` is shorter than a frame.
     """
     if voice not in VOICES:
-        raise ValueError(f"no voice {voice!r}; there are {', '.join(VOICES)}")
+        raise UsageError(f"no voice {voice!r}; there are {', '.join(VOICES)}")
     num_frames = round(seconds * FPS)
     if num_frames < 1:
         raise ValueError(f"seconds is {seconds}, expected at least one frame ({1 / FPS} s)")

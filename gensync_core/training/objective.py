@@ -25,6 +25,8 @@ from gensync_core.rendering.compositor import over, render_layer
 
 _NOSE_BASE = 2
 _LIP_CENTRES = (13, 14)
+_MOTION_BETA = 0.03
+"""Canonical box; below it the motion term is quadratic, so that the field predicts means: medians of a mouth hardly move."""
 
 
 class Terms(NamedTuple):
@@ -180,7 +182,8 @@ def motion_terms(
     pose = pose_code(data.head_to_camera.to(device)[frames], state.mean_pose)
     rest = trainee.rest.expand(count, -1, -1)
     moved = network.deform_points(rest, audio, state.identity.expand(count, -1), upper_face, pose).means
-    error = (moved - trainee.motion[frames]).abs() * torch.tensor([1.0, 1.0, 0.3], device=device)
+    error = torch.nn.functional.smooth_l1_loss(moved, trainee.motion[frames], reduction="none", beta=_MOTION_BETA)
+    error = error * torch.tensor([1.0, 1.0, 0.3], device=device)  # depth is the least certain of a landmark's coordinates
     motion = (error.sum(-1) * trainee.landmark_weight).mean()
     temporal = temporal_difference(moved.reshape(count // 2, 2, -1, 3)).mean()
     total = losses.motion * motion + losses.temporal * temporal

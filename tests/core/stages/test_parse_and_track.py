@@ -1,8 +1,6 @@
 """The two stages that look at faces, on a few seconds of a portrait that moves."""
 
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import cv2
 import numpy as np
@@ -17,12 +15,23 @@ from gensync_core.face.parsing import ParseParams
 from gensync_core.face.regions import Region
 from gensync_core.face.tracker import TrackParams
 from gensync_core.media.video import VideoWriter, iter_labels
+from gensync_core.params import Params
 from gensync_core.paths import Project, SpeakerPaths
 from gensync_core.speakers import Registry, Speaker
 from gensync_core.stages import parse, track
 
 T, SIZE = 24, 96
-PARAMS: Any = SimpleNamespace(parse=ParseParams(), track=TrackParams())
+
+
+def default_params() -> Params:
+    """Only the sections that these stages read; the others are nobody's business here."""
+    params = object.__new__(Params)
+    object.__setattr__(params, "parse", ParseParams())
+    object.__setattr__(params, "track", TrackParams())
+    return params
+
+
+PARAMS = default_params()
 
 
 def roll_deg(index: int) -> float:
