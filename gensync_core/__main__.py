@@ -78,9 +78,13 @@ def _dispatch(options: argparse.Namespace) -> None:
 
 
 def _run_stage(project: Project, options: argparse.Namespace) -> None:
+    import torch
+
     from gensync_core.params import load_params
 
     params = load_params(getattr(options, "params", None) or project.params_file)
+    torch.set_num_threads(params.render.threads)
+    torch.use_deterministic_algorithms(True)
     if options.stage == "check":
         from gensync_core.stages.check import check
 

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from gensync_core.gaussians.cloud import GaussianCloud
-from gensync_core.geometry.camera import Intrinsics
 from jaxtyping import Bool, Float
 from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import cKDTree
+
+from gensync_core.gaussians.cloud import GaussianCloud
+from gensync_core.geometry.camera import Intrinsics
 
 _DOME_SLOPE = 0.6
 _MOUTH_DEPTH_DM = 0.08

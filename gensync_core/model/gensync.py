@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from gensync_core.audio.windows import window
-from gensync_core.gaussians.cloud import GaussianCloud
-from gensync_core.model.hash_triplane import HashTriplane
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gensync_core.artefacts import read_tensors, write_tensors
+from gensync_core.audio.windows import window
 from gensync_core.errors import ArtefactBroken
+from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.model.audio_encoder import AudioEncoder, FeatureStandardiser
 from gensync_core.model.disentanglement import Disentanglement
+from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.head_field import DEFORMABLE, Deformation, HeadField
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.model.torso_field import TorsoField

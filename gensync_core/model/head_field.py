@@ -6,12 +6,12 @@ Shapes: B frames, N points, Z identity code, H fused code, C token size (64).
 from typing import NamedTuple
 
 import torch
-from gensync_core.model.hash_triplane import HashTriplane
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gensync_core.model.disentanglement import IdentityModulation
+from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.spatial_audio_attention import SpatialAudioAttention
 
 AUDIO_TOKEN = 0

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from gensync_core.gaussians.cloud import GaussianCloud
-from gensync_core.geometry.camera import Intrinsics
 from jaxtyping import Float
 from torch import Tensor
 
 from gensync_core.artefacts import read_tensors, write_tensors
 from gensync_core.errors import ArtefactBroken
+from gensync_core.gaussians.cloud import GaussianCloud
+from gensync_core.geometry.camera import Intrinsics
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ Shapes: B frames, N Gaussians, Z identity code.
 """
 
 import torch
-from gensync_core.model.hash_triplane import HashTriplane
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from gensync_core.model.hash_triplane import HashTriplane
 
 _ANCHORS = [[0.0, 1.2, 0.5], [-0.8, 1.2, 0.5], [0.8, 1.2, 0.5]]
 """Three points below the head in decimetre of the canonical frame: throat, left and right."""

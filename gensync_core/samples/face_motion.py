@@ -67,7 +67,8 @@ def _mouth_fields(landmarks: np.ndarray, points: np.ndarray, span: float) -> tup
     is_lower = below > 0
     is_lower[[lower for _, lower in _INNER_LIP_PAIRS]] = True
     is_lower[[upper for upper, _ in _INNER_LIP_PAIRS]] = False
-    depth = np.where(is_lower, below, -below).clip(min=0)
+    gap = slit.gap(along)
+    depth = (np.where(is_lower, below, -below) - gap / (2 * span)).clip(min=0)  # from the lip's edge
 
     lip = np.clip(1 - along**2, 0, 1) ** 0.75
     chin = np.exp(-((along / 1.9) ** 2))
@@ -76,8 +77,7 @@ def _mouth_fields(landmarks: np.ndarray, points: np.ndarray, span: float) -> tup
     rise = lip * np.exp(-((depth / 0.13) ** 2))
     opening = span * np.where(is_lower, _LOWER_LIP_SHARE * jaw, -(1 - _LOWER_LIP_SHARE) * rise)[:, None] * slit.down
 
-    gap = slit.gap(along)
-    nearness = np.exp(-(((depth - gap / (2 * span)).clip(min=0) / 0.15) ** 2))
+    nearness = np.exp(-((depth / 0.15) ** 2))
     toward = np.where(is_lower, -_CLOSING_LOWER_SHARE, 1 - _CLOSING_LOWER_SHARE) * gap * nearness
     closing = toward[:, None] * slit.down
 

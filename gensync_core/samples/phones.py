@@ -39,50 +39,50 @@ class Phone:
 
 
 VOWELS = (
-    Phone(name="a", formants_hz=(750, 1250, 2500), voicing=1.0, aperture=0.34, width=0.1, duration_s=(0.12, 0.2)),
-    Phone(name="e", formants_hz=(530, 1850, 2500), voicing=0.95, aperture=0.20, width=0.5, duration_s=(0.1, 0.18)),
-    Phone(name="i", formants_hz=(290, 2250, 3000), voicing=0.85, aperture=0.09, width=1.0, duration_s=(0.09, 0.16)),
-    Phone(name="o", formants_hz=(480, 880, 2450), voicing=0.95, aperture=0.23, width=-0.6, duration_s=(0.1, 0.18)),
-    Phone(name="u", formants_hz=(310, 720, 2300), voicing=0.8, aperture=0.08, width=-1.0, duration_s=(0.1, 0.16)),
+    Phone(name="a", formants_hz=(750.0, 1250.0, 2500.0), voicing=1.0, aperture=0.34, width=0.1, duration_s=(0.12, 0.2)),
+    Phone(name="e", formants_hz=(530.0, 1850.0, 2500.0), voicing=0.95, aperture=0.20, width=0.5, duration_s=(0.1, 0.18)),
+    Phone(name="i", formants_hz=(290.0, 2250.0, 3000.0), voicing=0.85, aperture=0.09, width=1.0, duration_s=(0.09, 0.16)),
+    Phone(name="o", formants_hz=(480.0, 880.0, 2450.0), voicing=0.95, aperture=0.23, width=-0.6, duration_s=(0.1, 0.18)),
+    Phone(name="u", formants_hz=(310.0, 720.0, 2300.0), voicing=0.8, aperture=0.08, width=-1.0, duration_s=(0.1, 0.16)),
 )
 CONSONANTS = (
-    Phone(name="m", formants_hz=(260, 1050, 2200), voicing=0.35, aperture=-0.10, width=0.0, duration_s=(0.08, 0.11)),
-    Phone(name="b", formants_hz=(250, 850, 2200), voicing=0.12, aperture=-0.12, width=0.0, duration_s=(0.08, 0.11)),
-    Phone(name="p", formants_hz=(400, 900, 2300), voicing=0.0, aperture=-0.12, width=0.0, duration_s=(0.09, 0.12)),
+    Phone(name="m", formants_hz=(260.0, 1050.0, 2200.0), voicing=0.35, aperture=-0.10, width=0.0, duration_s=(0.08, 0.11)),
+    Phone(name="b", formants_hz=(250.0, 850.0, 2200.0), voicing=0.12, aperture=-0.12, width=0.0, duration_s=(0.08, 0.11)),
+    Phone(name="p", formants_hz=(400.0, 900.0, 2300.0), voicing=0.0, aperture=-0.12, width=0.0, duration_s=(0.09, 0.12)),
     Phone(
         name="f",
-        formants_hz=(350, 1100, 2300),
+        formants_hz=(350.0, 1100.0, 2300.0),
         voicing=0.0,
         aperture=0.02,
         width=0.2,
         duration_s=(0.09, 0.13),
         hiss=0.12,
-        hiss_hz=5200,
+        hiss_hz=5200.0,
     ),
     Phone(
         name="s",
-        formants_hz=(320, 1500, 2600),
+        formants_hz=(320.0, 1500.0, 2600.0),
         voicing=0.0,
         aperture=0.05,
         width=0.4,
         duration_s=(0.09, 0.14),
         hiss=0.3,
-        hiss_hz=6300,
+        hiss_hz=6300.0,
     ),
     Phone(
         name="sh",
-        formants_hz=(320, 1600, 2500),
+        formants_hz=(320.0, 1600.0, 2500.0),
         voicing=0.0,
         aperture=0.07,
         width=-0.6,
         duration_s=(0.09, 0.14),
         hiss=0.4,
-        hiss_hz=3000,
+        hiss_hz=3000.0,
     ),
-    Phone(name="l", formants_hz=(360, 1250, 2700), voicing=0.55, aperture=0.14, width=0.2, duration_s=(0.06, 0.09)),
-    Phone(name="n", formants_hz=(270, 1600, 2600), voicing=0.4, aperture=0.07, width=0.2, duration_s=(0.06, 0.09)),
+    Phone(name="l", formants_hz=(360.0, 1250.0, 2700.0), voicing=0.55, aperture=0.14, width=0.2, duration_s=(0.06, 0.09)),
+    Phone(name="n", formants_hz=(270.0, 1600.0, 2600.0), voicing=0.4, aperture=0.07, width=0.2, duration_s=(0.06, 0.09)),
 )
-PAUSE = Phone(name="-", formants_hz=(500, 1500, 2500), voicing=0.0, aperture=-0.04, width=0.0, duration_s=_PAUSE_S)
+PAUSE = Phone(name="-", formants_hz=(500.0, 1500.0, 2500.0), voicing=0.0, aperture=-0.04, width=0.0, duration_s=_PAUSE_S)
 
 
 class Spoken(NamedTuple):

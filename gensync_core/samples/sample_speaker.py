@@ -58,7 +58,7 @@ class Truth(NamedTuple):
 
 
 def make_sample(
-    name: str, out: Path, seconds: float = 22.0, size: int = 256, seed: int = 0, speech: Path | None = None
+    name: str, out: Path, seconds: float | int = 22.0, size: int = 256, seed: int = 0, speech: Path | None = None
 ) -> SampleFiles:
     """Write a talking portrait with sound, and its truth beside it as `<stem>.truth.safetensors` and `.truth.json`.
 

@@ -36,7 +36,7 @@ class Speech(NamedTuple):
     width: Float[np.ndarray, "T"]
 
 
-def make_speech(out: Path, seconds: float = 8.0, seed: int = 0, voice: str = "a") -> Speech:
+def make_speech(out: Path, seconds: float | int = 8.0, seed: int = 0, voice: str = "a") -> Speech:
     """Write synthetic speech to `out` (wav) and its mouth to `<stem>.truth.safetensors` {aperture [T], width [T]}."""
     speech = synthetic_speech(seconds, seed, voice)
     write_waveform(out, speech.samples)
@@ -45,7 +45,7 @@ def make_speech(out: Path, seconds: float = 8.0, seed: int = 0, voice: str = "a"
     return speech
 
 
-def synthetic_speech(seconds: float, seed: int, voice: str) -> Speech:
+def synthetic_speech(seconds: float | int, seed: int, voice: str) -> Speech:
     """Random talk in one of `VOICES`; the same arguments give the same samples.
 
     Raises:
@@ -78,7 +78,7 @@ def _articulation(talk: Talk, num_frames: int) -> tuple[np.ndarray, np.ndarray]:
     return np.interp(centres_s, times_s, aperture).astype(np.float32), np.interp(centres_s, times_s, width).astype(np.float32)
 
 
-def recorded_speech(path: Path, seconds: float | None = None) -> Speech:
+def recorded_speech(path: Path, seconds: float | int | None = None) -> Speech:
     """A recording (its first `seconds`) with a mouth that opens with its loudness: a stand-in, not a measurement.
 
     Raises:
@@ -89,10 +89,10 @@ def recorded_speech(path: Path, seconds: float | None = None) -> Speech:
     if seconds is not None:
         num_frames = max(1, min(num_frames, round(seconds * FPS)))
     samples = np.pad(samples, (0, max(0, num_frames * SAMPLES_PER_FRAME - len(samples))))[: num_frames * SAMPLES_PER_FRAME]
-    loudness = _band_db(samples, 300, 3000)
+    loudness = _band_db(samples, 300.0, 3000.0)
     reference = np.percentile(loudness, 98)
     aperture = _WIDEST_APERTURE * ((loudness - reference - _CLOSED_DB) / (_OPEN_DB - _CLOSED_DB)).clip(0, 1) ** 1.5
-    balance = gaussian_filter1d(_band_db(samples, 1700, 3500) - _band_db(samples, 300, 1000), 1.5, mode="nearest")
+    balance = gaussian_filter1d(_band_db(samples, 1700.0, 3500.0) - _band_db(samples, 300.0, 1000.0), 1.5, mode="nearest")
     width = np.where(aperture > 0.02, np.tanh((balance - np.median(balance)) / 12.0), 0.0)
     return Speech(
         samples.astype(np.float32),

@@ -1,12 +1,15 @@
 """Draws a textured triangle mesh: for every pixel of the target, the place in the texture that it shows."""
 
+from typing import no_type_check
+
 import numba
 import numpy as np
 
 OUTSIDE = -1e4
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy")
+@numba.njit(nogil=True, error_model="numpy")
+@no_type_check
 def texture_map(triangles, texture_px, target_px, height, width):
     """Places in the texture for `cv2.remap` (pixel indices), `OUTSIDE` where no triangle lies; later triangles win.
 

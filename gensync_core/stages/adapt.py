@@ -1,9 +1,8 @@
 """adapt: a new speaker's coarse start and the frozen shared network in, the speaker's state out."""
 
-from gensync_core.gaussians.rasterize import choose_backend
-
 from gensync_core.artefacts import sha256_of
 from gensync_core.dataset.clip_dataset import ClipDataset
+from gensync_core.gaussians.rasterize import choose_backend
 from gensync_core.model.gensync import GenSync
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.params import Params, digest

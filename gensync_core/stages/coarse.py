@@ -1,9 +1,9 @@
 """coarse: preprocessing of one speaker in, static head and torso Gaussians out."""
 
 import torch
-from gensync_core.gaussians.rasterize import choose_backend
 
 from gensync_core.dataset.clip_dataset import ClipDataset
+from gensync_core.gaussians.rasterize import choose_backend
 from gensync_core.params import Params
 from gensync_core.paths import Project
 from gensync_core.training.coarse import fit_coarse
@@ -21,7 +21,7 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     torch.manual_seed(params.seed)
     record = RunRecord(f"coarse-{speaker_id}", backend)
     data = ClipDataset.open(paths, project.scratch / "frames", params.split)
-    state, log = fit_coarse(data, params.coarse, params.loss, params.model.identity_size, backend, params.seed)
+    state, log = fit_coarse(data, params.coarse, params.model.identity_size, backend, params.seed)
     state.meta = {"speaker": speaker_id, "rasterizer": backend.name, "device": backend.device}
     log.write(paths.coarse_log)
     state.save(paths.coarse)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from gensync_core.gaussians.ply import write_ply
-
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.paths import Project
 

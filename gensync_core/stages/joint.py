@@ -1,10 +1,9 @@
 """joint: the whole cohort in, one shared network and every cohort speaker's state out."""
 
-from gensync_core.gaussians.rasterize import choose_backend
-
 from gensync_core.artefacts import sha256_of, write_json
 from gensync_core.dataset.clip_dataset import ClipDataset
 from gensync_core.errors import ArtefactBroken, UsageError
+from gensync_core.gaussians.rasterize import choose_backend
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.params import Params, digest
 from gensync_core.paths import Project

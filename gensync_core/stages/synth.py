@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import yaml
+
 from gensync_core.audio.features import encode
 from gensync_core.audio.waveform import load_waveform, num_video_frames
+from gensync_core.errors import UsageError
 from gensync_core.gaussians.rasterize import choose_backend
 from gensync_core.media.video import VideoWriter
-
-from gensync_core.errors import UsageError
 from gensync_core.params import Params
 from gensync_core.paths import Project
 from gensync_core.progress import progress

@@ -30,17 +30,36 @@ class CoarseParams:
         steps: optimisation steps, one frame each.
         head_gaussians, torso_gaussians: about how many to start with.
         views: frames to lift the first Gaussians from.
+        ssim, mouth, alpha: weights of the loss terms, as in `losses.weights`; a change of the joint losses leaves coarse alone.
     """
 
     steps: int
     head_gaussians: int
     torso_gaussians: int
     views: int
+    ssim: float
+    mouth: float
+    alpha: float
 
     def __post_init__(self) -> None:
         for name in ("steps", "head_gaussians", "torso_gaussians", "views"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        self.losses()
+
+    def losses(self) -> LossParams:
+        """The terms that a static cloud has."""
+        return LossParams(
+            ssim=self.ssim,
+            mouth=self.mouth,
+            alpha=self.alpha,
+            motion=0.0,
+            size=0.0,
+            temporal=0.0,
+            stray_attention=0.0,
+            confusion=0.0,
+            swap=0.0,
+        )
 
 
 def mean_pose(poses: torch.Tensor) -> torch.Tensor:
@@ -102,9 +121,10 @@ def initial_state(data: ClipDataset, params: CoarseParams, identity_size: int, s
 
 
 def fit_coarse(
-    data: ClipDataset, params: CoarseParams, losses: LossParams, identity_size: int, backend: Backend, seed: int
+    data: ClipDataset, params: CoarseParams, identity_size: int, backend: Backend, seed: int
 ) -> tuple[SpeakerState, MetricLog]:
     """Fit the static clouds on frames with open and closed mouths in equal number."""
+    losses = params.losses()
     state = initial_state(data, params, identity_size, seed, backend.device)
     trainee = Trainee.of(data, state)
     optimiser = torch.optim.Adam(

@@ -113,7 +113,7 @@ def test_signals_move_their_own_part_of_the_face_only(head: tuple[HeadModel, Lay
     assert np.diff(model.fields.spreading[corners, 0]) > 0.1 * model.span_px
 
 
-def test_a_still_head_is_the_portrait_and_no_frame_is_torn(head: tuple[HeadModel, Layers]) -> None:
+def test_no_frame_is_torn_but_for_the_open_mouth(head: tuple[HeadModel, Layers]) -> None:
     model, layers = head
     turns = [(0, 0, 0), (6, -4, 2), (-6, 4, -2)]
     posed = [
