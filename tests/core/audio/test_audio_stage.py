@@ -1,4 +1,3 @@
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +7,18 @@ from gensync_core.artefacts import read_tensors, write_json
 from gensync_core.audio.features import AudioParams
 from gensync_core.audio.waveform import write_waveform
 from gensync_core.errors import ArtefactBroken
-from gensync_core.params import Params, load_params
+from gensync_core.params import Params
 from gensync_core.paths import Project
 from gensync_core.speakers import Registry, Speaker
 from gensync_core.stages import audio as audio_stage
 
-ROOT = Path(__file__).resolve().parents[3]
-
 
 @pytest.fixture
 def log_mel_params() -> Params:
-    log_mel = AudioParams(encoder="log-mel", layer=0, allow_log_mel_fallback=False)
-    return replace(load_params(ROOT / "params.yaml"), audio=log_mel)
+    """Parameters of which only the section that the stage reads is filled."""
+    params = object.__new__(Params)
+    object.__setattr__(params, "audio", AudioParams(encoder="log-mel", layer=0, allow_log_mel_fallback=False))
+    return params
 
 
 @pytest.fixture
