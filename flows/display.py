@@ -66,8 +66,9 @@ class BarDisplay:
         if (bar := self._bars.get(address)) is None:
             return
         left = f"{duration(tick.eta_s)} left" if tick.eta_s is not None else ""
-        name = address if tick.job.split(" ")[0] == address.partition("@")[0] else f"{address} [dim]{tick.job}[/]"
-        self._progress.update(bar, description=name, total=tick.total or None, completed=tick.done, left=left, note=tick.note)
+        self._progress.update(
+            bar, description=_title(address, tick), total=tick.total or None, completed=tick.done, left=left, note=tick.note
+        )
 
     def ended(self, address: str, how: str, seconds: float) -> None:
         """Close a bar and say how it ended."""
@@ -106,7 +107,7 @@ class LineDisplay:
         self._last[address] = now
         share = f"{tick.done}/{tick.total} ({100 * tick.done // tick.total} %)" if tick.total else str(tick.done)
         left = f"{duration(tick.eta_s)} left" if tick.eta_s is not None else ""
-        self._say(", ".join(filter(None, [f"{address}: {share}", left, tick.note])))
+        self._say(", ".join(filter(None, [f"{_title(address, tick)}: {share}", left, tick.note])))
 
     def ended(self, address: str, how: str, seconds: float) -> None:
         """Say how it ended."""
@@ -116,6 +117,11 @@ class LineDisplay:
         with self._lock:
             sys.stderr.write(text + "\n")
             sys.stderr.flush()
+
+
+def _title(address: str, tick: Tick) -> str:
+    """The stage, and what it is at where that is not the stage itself (fetching weights, decoding frames)."""
+    return address if tick.job.partition(" ")[0] == address.partition("@")[0].partition(" ")[0] else f"{address}, {tick.job}"
 
 
 Display = BarDisplay | LineDisplay

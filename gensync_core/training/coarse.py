@@ -93,6 +93,8 @@ def initial_state(data: ClipDataset, params: CoarseParams, identity_size: int, s
         pose = data.head_to_camera[index].numpy()
         head = np.isin(labels, [int(region) for region in HEAD])
         heads.append(View(image, head, labels == Region.MOUTH, pose))
+        if bodies:
+            continue  # shoulders move between frames: a second view would only blur the first
         filled, extended = body_fill(
             image, np.isin(labels, [int(region) for region in BODY]), head, reach_px=data.camera.height // 8
         )
@@ -102,7 +104,7 @@ def initial_state(data: ClipDataset, params: CoarseParams, identity_size: int, s
     centre = mean_pose(data.head_to_camera[: data.num_train])
     depth_dm = float(centre[2, 3]) + 0.8
     head_cloud = initial_head(heads, landmarks[: len(vertices)], data.camera, params.head_gaussians, rng)
-    torso_cloud = initial_torso(bodies[:3], data.camera, depth_dm, params.torso_gaussians, rng)
+    torso_cloud = initial_torso(bodies, data.camera, depth_dm, params.torso_gaussians, rng)
     low, high = torso_cloud.means.amin(0), torso_cloud.means.amax(0)
     return SpeakerState(
         head=head_cloud.to(device),
