@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from scipy.interpolate import LinearNDInterpolator
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.geometry.camera import Intrinsics
@@ -101,7 +101,7 @@ def body_fill(
     if not len(rows):
         return image, body
     hidden_rows, hidden_columns = np.nonzero(head)
-    distance, nearest = cKDTree(np.column_stack([rows, columns])).query(
+    distance, nearest = KDTree(np.column_stack([rows, columns])).query(
         np.column_stack([hidden_rows, hidden_columns]), distance_upper_bound=float(reach_px)
     )
     near = np.isfinite(distance)
@@ -125,7 +125,7 @@ def _thin(points: np.ndarray, colours: np.ndarray, pixel_dm: float, count: int, 
     points, colours = points[keep], colours[keep]
     if len(points) < 4:
         raise ValueError(f"only {len(points)} pixels to start Gaussians from")
-    spacing = np.clip(cKDTree(points).query(points, k=4)[0][:, 1:].mean(1), pixel_dm * 0.3, pixel_dm * 6)
+    spacing = np.clip(KDTree(points).query(points, k=4)[0][:, 1:].mean(1), pixel_dm * 0.3, pixel_dm * 6)
     return GaussianCloud(
         means=torch.tensor(points, dtype=torch.float32),
         quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(points), 1),

@@ -86,25 +86,26 @@ def initial_state(data: ClipDataset, params: CoarseParams, identity_size: int, s
         ValueError: the masks of these frames show no head or no body at all.
     """
     rng = np.random.default_rng([seed, 77])
-    heads, bodies = [], []
-    for index in spread_views(data, params.views):
+    chosen = spread_views(data, params.views)
+    heads = []
+    for index in chosen:
         frame = data.frame(index)
         labels, image = frame.labels.numpy(), frame.image.numpy()
         pose = data.head_to_camera[index].numpy()
         head = np.isin(labels, [int(region) for region in HEAD])
         heads.append(View(image, head, labels == Region.MOUTH, pose))
-        if bodies:
-            continue  # shoulders move between frames: a second view would only blur the first
-        filled, extended = body_fill(
-            image, np.isin(labels, [int(region) for region in BODY]), head, reach_px=data.camera.height // 8
-        )
-        bodies.append(View(filled, extended, np.zeros_like(extended), pose))
+    # One view of the body only: shoulders move between frames, and a second view would blur the first.
+    first, labels = data.frame(chosen[0]).image.numpy(), data.frame(chosen[0]).labels.numpy()
+    filled, extended = body_fill(
+        first, np.isin(labels, [int(region) for region in BODY]), heads[0].inside, reach_px=data.camera.height // 8
+    )
+    body = View(filled, extended, np.zeros_like(extended), heads[0].head_to_camera)
     vertices, _ = canonical_face()
     landmarks = data.canonical_landmarks.numpy()
     centre = mean_pose(data.head_to_camera[: data.num_train])
     depth_dm = float(centre[2, 3]) + 0.8
     head_cloud = initial_head(heads, landmarks[: len(vertices)], data.camera, params.head_gaussians, rng)
-    torso_cloud = initial_torso(bodies, data.camera, depth_dm, params.torso_gaussians, rng)
+    torso_cloud = initial_torso([body], data.camera, depth_dm, params.torso_gaussians, rng)
     low, high = torso_cloud.means.amin(0), torso_cloud.means.amax(0)
     return SpeakerState(
         head=head_cloud.to(device),
