@@ -7,7 +7,6 @@ from typing import Any, Final
 import numpy as np
 import soundfile
 from jaxtyping import Float
-from scipy.signal import resample_poly
 
 from gensync_core.artefacts import atomic_path
 from gensync_core.errors import FootageRejected
@@ -47,6 +46,8 @@ def _read_wav(path: Path) -> np.ndarray:
     if rate_hz == SAMPLE_RATE_HZ or len(samples) == 0:
         return samples
     divisor = math.gcd(rate_hz, SAMPLE_RATE_HZ)
+    from scipy.signal import resample_poly  # 2 s of imports that most stages never need
+
     return resample_poly(samples, SAMPLE_RATE_HZ // divisor, rate_hz // divisor)
 
 

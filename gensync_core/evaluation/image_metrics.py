@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Shaped
-from scipy.ndimage import binary_dilation
-from skimage.metrics import structural_similarity
 
 SSIM_WINDOW_PX = 11
 
@@ -57,6 +55,8 @@ def ssim(
     _check_sizes(image, target, mask)
     if min(image.shape[:2]) < SSIM_WINDOW_PX:
         raise ValueError(f"ssim needs at least {SSIM_WINDOW_PX} px a side, got {image.shape[1]}x{image.shape[0]}")
+    from skimage.metrics import structural_similarity
+
     result: Any = structural_similarity(
         unit_range(image),
         unit_range(target),
@@ -82,6 +82,8 @@ def crop(image: Shaped[np.ndarray, "H W C"], box: tuple[int, int, int, int]) -> 
 
 def dilate(mask: Bool[np.ndarray, "H W"], margin_px: int) -> Bool[np.ndarray, "H W"]:
     """The mask grown by `margin_px` in a diamond (4-neighbourhood)."""
+    from scipy.ndimage import binary_dilation
+
     return binary_dilation(mask, iterations=margin_px) if margin_px > 0 else mask
 
 

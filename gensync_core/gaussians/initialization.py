@@ -4,13 +4,12 @@ Head pixels are put onto the surface of the tracked face, continued behind its r
 Own choice; 3DGS starts from structure-from-motion points, which a head in front of a fixed camera does not give.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.interpolate import LinearNDInterpolator
-from scipy.spatial import KDTree
 
 from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.geometry.camera import Intrinsics
@@ -29,7 +28,7 @@ class View(NamedTuple):
     head_to_camera: Float[np.ndarray, "4 4"]
 
 
-def _surface(mesh: Float[np.ndarray, "P 3"]) -> LinearNDInterpolator:
+def _surface(mesh: Float[np.ndarray, "P 3"]) -> Callable[[np.ndarray], np.ndarray]:
     """Depth z of the head over canonical (x, y): the face mesh, then a ring of dome points around it."""
     centre = mesh[:, :2].mean(0)
     angles = np.linspace(0, 2 * np.pi, 48, endpoint=False)
@@ -42,6 +41,8 @@ def _surface(mesh: Float[np.ndarray, "P 3"]) -> LinearNDInterpolator:
         xy = centre + directions * (rim + distance)[:, None]
         rings.append(np.column_stack([xy, rim_z + _DOME_SLOPE * min(distance, 1.5)]))
     points = np.concatenate(rings)
+    from scipy.interpolate import LinearNDInterpolator
+
     return LinearNDInterpolator(points[:, :2], points[:, 2])
 
 
@@ -101,6 +102,8 @@ def body_fill(
     if not len(rows):
         return image, body
     hidden_rows, hidden_columns = np.nonzero(head)
+    from scipy.spatial import KDTree
+
     distance, nearest = KDTree(np.column_stack([rows, columns])).query(
         np.column_stack([hidden_rows, hidden_columns]), distance_upper_bound=float(reach_px)
     )
@@ -125,6 +128,8 @@ def _thin(points: np.ndarray, colours: np.ndarray, pixel_dm: float, count: int, 
     points, colours = points[keep], colours[keep]
     if len(points) < 4:
         raise ValueError(f"only {len(points)} pixels to start Gaussians from")
+    from scipy.spatial import KDTree
+
     spacing = np.clip(KDTree(points).query(points, k=4)[0][:, 1:].mean(1), pixel_dm * 0.3, pixel_dm * 6)
     return GaussianCloud(
         means=torch.tensor(points, dtype=torch.float32),
