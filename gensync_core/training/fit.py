@@ -42,7 +42,7 @@ class FitParams:
         network_rate, grid_rate, identity_rate: learning rates of networks, hash tables and identity codes.
         gaussian_rate: factor on the learning rates of 3DGS.
         weight_decay: of the audio encoder.
-        feature_noise: deviation of the noise added to standardised speech features.
+        feature_noise: deviation of the noise added to standardised speech features in the motion terms.
     """
 
     steps: int
@@ -196,7 +196,8 @@ class Fit:
         for choice in batch:
             trainee = self.trainees[choice.speaker]
             frame = torch.tensor([choice.frame], device=device)
-            audio = self.network.encode_audio(trainee.data.features.to(device), frame, params.feature_noise, generator)
+            with torch.no_grad():  # landmarks teach the audio encoder; with images as well it learns frames by heart
+                audio = self.network.encode_audio(trainee.data.features.to(device), frame)
             behind = torch.rand(3, generator=generator)
             terms = head_terms(self.network, trainee, choice.frame, audio, losses, self.backend, behind)
             loss = loss + terms.total / len(batch)
