@@ -42,7 +42,7 @@ SPEAKERS = (
 # Small and short, so that the whole chain fits into ten minutes on two cores.
 PARAMS: dict[str, dict[str, Any]] = {
     "ingest": {"resolution": 128},
-    "joint": {"steps": 1200},
+    "joint": {"steps": 800, "torso_steps": 200},
 }
 
 

@@ -19,6 +19,8 @@ SPEAKER_STAGES = ("ingest", "parse", "track", "audio", "coarse", "adapt", "evalu
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage in the project of the working directory; returns the exit code."""
     options = _parser().parse_args(arguments)
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"  # before NumPy loads: another number rounds differently; torch's is render.threads
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     use_sink(line_sink if os.environ.get("GENSYNC_PROGRESS") == "lines" else _terminal_sink if sys.stdout.isatty() else None)
     try:

@@ -81,6 +81,11 @@ class SpeakerPaths:
         """Loss curve of the coarse fit."""
         return self.folder / "coarse.csv"
 
+    @property
+    def training_log(self) -> Path:
+        """Loss curves of the training that made the model; a cohort's speakers have the same."""
+        return self.model.with_suffix(".csv")
+
 
 @dataclass(frozen=True, slots=True)
 class Project:
@@ -122,11 +127,6 @@ class Project:
     def shared_json(self) -> Path:
         """How the shared network was trained: cohort, steps, images seen, seconds, device, backend."""
         return self.model_folder / "shared.json"
-
-    @property
-    def joint_log(self) -> Path:
-        """Loss curves of the joint training."""
-        return self.model_folder / "joint.csv"
 
     @property
     def scratch(self) -> Path:

@@ -89,7 +89,7 @@ def remove_speaker(project: Project, speaker_id: str) -> None:
         shutil.rmtree(paths.folder, ignore_errors=True)
         shutil.rmtree(paths.report, ignore_errors=True)
         paths.model.unlink(missing_ok=True)
-        paths.model.with_suffix(".csv").unlink(missing_ok=True)
+        paths.training_log.unlink(missing_ok=True)
         _prune_empty(paths.folder.parent, project.root)
 
 

@@ -104,9 +104,9 @@ def body_fill(
     hidden_rows, hidden_columns = np.nonzero(head)
     from scipy.spatial import KDTree
 
-    distance, nearest = KDTree(np.column_stack([rows, columns])).query(
-        np.column_stack([hidden_rows, hidden_columns]), distance_upper_bound=float(reach_px)
-    )
+    tree = KDTree(np.column_stack([rows, columns]))
+    found = tree.query(np.column_stack([hidden_rows, hidden_columns]), distance_upper_bound=float(reach_px))
+    distance, nearest = np.asarray(found[0]), np.asarray(found[1])
     near = np.isfinite(distance)
     filled, extended = image.copy(), body.copy()
     source = nearest[near]

@@ -49,7 +49,7 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
         "device": backend.device,
         "seed": params.seed,
     }
-    log.write(paths.model.with_suffix(".csv"))
+    log.write(paths.training_log)
     state.save(paths.model)
     record.write(project.scratch, images_seen=images, resumed_at=resumed_at)
     for leftover in project.scratch.glob(f"adapt-{speaker_id}-*/checkpoint.safetensors"):

@@ -67,7 +67,7 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
             digests=digests,
             parameters=parameters,
             apertures=outcome.apertures,
-            losses=_losses(project, paths, speaker.group),
+            losses=_losses(paths, speaker.group),
             sheet=outcome.sheet,
             video=video,
         )
@@ -81,8 +81,8 @@ def _held_out(data: ClipDataset, max_frames: int | None) -> np.ndarray:
     return frames if max_frames is None else frames[:max_frames]
 
 
-def _losses(project: Project, paths: SpeakerPaths, group: str) -> list[Loss]:
-    last = ("joint", project.joint_log) if group == "cohort" else ("adapt", paths.model.with_suffix(".csv"))
+def _losses(paths: SpeakerPaths, group: str) -> list[Loss]:
+    last = ("joint" if group == "cohort" else "adapt", paths.training_log)
     return [loss for stage, path in (("coarse", paths.coarse_log), last) for loss in read_losses(path, stage)]
 
 

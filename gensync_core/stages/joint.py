@@ -56,14 +56,15 @@ def run(project: Project, params: Params) -> None:
     for speaker, path, state in zip(cohort, paths, states, strict=True):
         state.meta = {"speaker": speaker.id, "group": speaker.group, **meta}
         state.save(path.model)
-    for stale in set(project.model_folder.glob("cohort/*")) - {path.model for path in paths}:
+        log.write(path.training_log)
+    current = {file for path in paths for file in (path.model, path.training_log)}
+    for stale in set(project.model_folder.glob("cohort/*")) - current:
         stale.unlink()
     network.save(project.shared, meta)
     write_json(
         project.shared_json,
         {**meta, "steps": params.joint.steps, "torso_steps": params.joint.torso_steps, "sha256": sha256_of(project.shared)},
     )
-    log.write(project.joint_log)
     record.write(project.scratch, images_seen=images, resumed_at=resumed_at)
     for leftover in project.scratch.glob("joint-*/checkpoint.safetensors"):
         leftover.unlink()

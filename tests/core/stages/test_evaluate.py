@@ -108,7 +108,7 @@ def project(tmp_path, openings, monkeypatch):
     write_tensors(paths.audio, {"features": np.stack([openings] * 4, axis=1)})
     for path in (paths.model, project.shared):
         path.write_bytes(b"weights")
-    for path in (paths.coarse_log, project.joint_log):
+    for path in (paths.coarse_log, paths.training_log):
         path.write_text("step,name,value\n20,loss,0.5\n40,loss,0.25\n")
     monkeypatch.setattr(trial, "FaceMesh", FakeMesh)
     monkeypatch.setattr(
