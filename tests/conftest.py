@@ -133,6 +133,7 @@ def make_toy_project(folder: Path) -> Project:
     (folder / "synth.yaml").write_text("jobs: {}\n")
     (folder / "toy.py").write_text(TOY_STAGE)
     (folder / "gensync_core").mkdir()
+    (folder / "gensync_core" / "__init__.py").touch()  # a folder without it would lose against the installed package
     (folder / "gensync_core" / "__main__.py").write_text(TOY_CORE)
     return Project(folder)
 

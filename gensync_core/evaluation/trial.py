@@ -59,7 +59,7 @@ class Trial:
 
     def run(self, wav: Path, video: Path) -> Outcome:
         """Measure everything; truth and result side by side with the sound of `wav` (the whole clip's) go to `video`."""
-        true = take((self.data.frames[index] for index in self.frames), self.bar)
+        true = take((self.data.frames[int(index)] for index in self.frames), self.bar)
         chosen = contact_sheet.spread_over_apertures(true.aperture, self.params.sheet_frames)
         driven, scores, tiles = self._drive(true, set(chosen.tolist()), wav, video)
         shuffled = self._drive_shuffled() if self.params.controls else None
