@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 import torch
-from gensync_core.gaussians.cloud import GaussianCloud
-from gensync_core.geometry.camera import Intrinsics
 
 from gensync_core.errors import ArtefactBroken
+from gensync_core.gaussians.cloud import GaussianCloud
+from gensync_core.geometry.camera import Intrinsics
 from gensync_core.model.gensync import GenSync, ModelParams
 from gensync_core.model.speaker_state import SpeakerState, fit_aligner
 
