@@ -38,20 +38,20 @@ class Disentanglement(nn.Module):
         return self.core(fused) + self.identity_skip(identity) + self.audio_skip(audio)
 
 
-class IdentityModulation(nn.Module):
-    """Scale and shift of a decoder's hidden layer from the identity code (AdaIN without the normalisation).
+class CodeModulation(nn.Module):
+    """Scale and shift of a decoder's hidden layer from a code (AdaIN without the normalisation).
 
-    Starts as the identity map. Source: GenSync identity modulation.
+    Starts as the identity map. Source: GenSync identity modulation; own choice to use it for the fused code, too.
     """
 
-    def __init__(self, identity_size: int, hidden_size: int) -> None:
+    def __init__(self, code_size: int, hidden_size: int) -> None:
         super().__init__()
-        self.affine = nn.Linear(identity_size, 2 * hidden_size)
+        self.affine = nn.Linear(code_size, 2 * hidden_size)
         nn.init.zeros_(self.affine.weight)
         nn.init.zeros_(self.affine.bias)
 
-    def forward(self, hidden: Float[Tensor, "B N C"], identity: Float[Tensor, "B Z"]) -> Float[Tensor, "B N C"]:
-        scale, shift = self.affine(identity)[:, None].chunk(2, dim=-1)
+    def forward(self, hidden: Float[Tensor, "B N C"], code: Float[Tensor, "B Z"]) -> Float[Tensor, "B N C"]:
+        scale, shift = self.affine(code)[:, None].chunk(2, dim=-1)
         return hidden * (1 + scale) + shift
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gensync_core.model.disentanglement import IdentityModulation
+from gensync_core.model.disentanglement import CodeModulation
 from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.spatial_audio_attention import SpatialAudioAttention
 
@@ -56,8 +56,8 @@ class HeadField(nn.Module):
         self.attention = SpatialAudioAttention(feature_size, token_size)
         self.first = nn.Linear(feature_size + token_size, hidden_size)
         self.second = nn.Linear(hidden_size, hidden_size)
-        self.modulation = IdentityModulation(identity_size, hidden_size)
-        self.frame_modulation = IdentityModulation(token_size, hidden_size)
+        self.modulation = CodeModulation(identity_size, hidden_size)
+        self.frame_modulation = CodeModulation(token_size, hidden_size)
         self.sizes = {"mean": 3, "opacity": 1, "scale": 3, "quat": 4}
         self.last = nn.Linear(hidden_size, sum(self.sizes[name] for name in deform))
         nn.init.zeros_(self.last.weight)

@@ -1,7 +1,7 @@
 import torch
 
 from gensync_core.model.audio_encoder import AudioEncoder
-from gensync_core.model.disentanglement import Disentanglement, IdentityModulation, SpeakerClassifier
+from gensync_core.model.disentanglement import CodeModulation, Disentanglement, SpeakerClassifier
 from gensync_core.model.spatial_audio_attention import SpatialAudioAttention
 
 
@@ -32,7 +32,7 @@ def test_fusion_add_and_none():
 
 def test_modulation_starts_as_the_identity():
     hidden = torch.randn(2, 7, 8)
-    assert torch.equal(IdentityModulation(4, 8)(hidden, torch.randn(2, 4)), hidden)
+    assert torch.equal(CodeModulation(4, 8)(hidden, torch.randn(2, 4)), hidden)
 
 
 def test_classifier_gradient_is_reversed():
