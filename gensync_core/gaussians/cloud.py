@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-SH_C0 = 0.28209479177387814
-"""Value of the constant spherical harmonic: colour = 0.5 + SH_C0 * sh[:, 0]."""
+from gensync_core.gaussians.spherical_harmonics import SH_C0
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Bool, Float
 
 from gensync_core.gaussians.cloud import GaussianCloud
+from gensync_core.gaussians.spherical_harmonics import SH_C0
 from gensync_core.geometry.camera import Intrinsics
 
 _DOME_SLOPE = 0.6
 _MOUTH_DEPTH_DM = 0.08
-_SH_C0 = 0.28209479177387814
 
 
 class View(NamedTuple):
@@ -136,5 +136,5 @@ def _thin(points: np.ndarray, colours: np.ndarray, pixel_dm: float, count: int, 
         quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(points), 1),
         log_scales=torch.tensor(np.log(spacing * 0.7), dtype=torch.float32)[:, None].repeat(1, 3),
         logit_opacities=torch.full((len(points),), 1.4),
-        sh=torch.tensor((colours - 0.5) / _SH_C0, dtype=torch.float32)[:, None],
+        sh=torch.tensor((colours - 0.5) / SH_C0, dtype=torch.float32)[:, None],
     )

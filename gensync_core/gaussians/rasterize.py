@@ -3,7 +3,10 @@
 Shapes: C cameras, N Gaussians, H x W pixels. Cameras are OpenCV: x right, y down, z forward; pixel centres at +0.5.
 """
 
+import functools
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +16,7 @@ from torch import Tensor
 from gensync_core.errors import UsageError
 from gensync_core.gaussians.backends import cpu, gsplat_cuda, reference
 from gensync_core.gaussians.backends.cpu_runtime import set_default_threads
+from gensync_core.gaussians.spherical_harmonics import view_colors
 
 _log = logging.getLogger(__name__)
 
@@ -48,20 +52,39 @@ class Backend:
     threads: int = 1
 
 
+class ScreenData(NamedTuple):
+    """Where the Gaussians landed on the images, and how much the loss wants to move them there: for densification.
+
+    Attributes:
+        means2d: centres [C, N, 2] in px; any value where the radius is 0. No gradient.
+        radii: half width and half height [C, N, 2] in px, int32; 0 where a Gaussian is not seen.
+        depths: z in the camera's frame [C, N]. No gradient.
+        shift: zeros [C, N, 2] in px, as if added to `means2d`. None where no gradient is wanted.
+    """
+
+    means2d: Tensor
+    radii: Tensor
+    depths: Tensor
+    shift: Tensor | None
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """dL/dmeans2d [C, N, 2] after `backward()`; None before it."""
+        return None if self.shift is None else self.shift.grad
+
+
 class RasterResult(NamedTuple):
     """What a rasterizer returns.
 
     Attributes:
         image: colour [C, H, W, 3], or with depth [C, H, W, 4]: sum of weight times z, not divided by alpha.
         alpha: coverage [C, H, W] in 0..1.
-        means2d: centres of the splats [C, N, 2] in px; any value where the radius is 0. No gradient.
-        radii: half size in px [C, N] int32; 0 where a Gaussian is not seen.
+        screen: per-Gaussian data.
     """
 
     image: Tensor
     alpha: Tensor
-    means2d: Tensor
-    radii: Tensor
+    screen: ScreenData
 
 
 def choose_backend(params: RenderParams) -> Backend:
@@ -94,6 +117,7 @@ def rasterize(
     width: int,
     height: int,
     *,
+    sh_degree: int | None = None,
     background: Tensor | None = None,
     render_mode: str = "RGB",
     backend: Backend,
@@ -105,11 +129,12 @@ def rasterize(
         quats: rotations [N, 4], wxyz, of any length but 0.
         scales: standard deviations [N, 3], positive.
         opacities: [N] in 0..1.
-        colors: [N, 3].
+        colors: [N, 3]; with `sh_degree` coefficients [N, K, 3] of spherical harmonics.
         viewmats: world to camera [C, 4, 4].
         Ks: intrinsics [C, 3, 3] in px.
         width: of the image in px.
         height: of the image in px.
+        sh_degree: 0, 1 or 2; colour is then 0.5 plus the harmonics in the direction of view, at least 0.
         background: colour [3] or [C, 3] behind everything; black where None.
         render_mode: RGB, or RGB+D for depth as a fourth channel (a second pass on the CPU).
         backend: from `choose_backend`.
@@ -125,46 +150,43 @@ def rasterize(
         raise ValueError(f"the image must have pixels, got {width}x{height}")
     splats = {"means": means, "quats": quats, "scales": scales, "opacities": opacities, "colors": colors}
     cameras = {"viewmats": viewmats, "Ks": Ks}
-    _check(splats, cameras, background)
+    _check(splats, cameras, background, sh_degree)
+    if sh_degree is not None:
+        splats["colors"] = view_colors(colors, means, viewmats, sh_degree)
+    shift = None
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in splats.values()):
+        shift = means.new_zeros(len(viewmats), len(means), 2, requires_grad=True)
 
-    image, alpha, means2d, radii = _render(splats, cameras, width, height, backend)
+    render = _renderer(backend, means.device)
+    image, alpha, means2d, radii, depths = render(**splats, **cameras, width=width, height=height, shift=shift)
     if background is not None:
         image = image + background.reshape(-1, 1, 1, 3) * (1 - alpha)[..., None]
     if render_mode == "RGB+D":
-        image = torch.cat([image, _depth(splats, cameras, width, height, backend)], dim=-1)
-    return RasterResult(image, alpha, means2d, radii)
+        z = means @ viewmats[:, 2, :3].T + viewmats[:, 2, 3]  # [N, C]
+        as_color = {**splats, "colors": z.T[..., None].expand(-1, -1, 3)}
+        image = torch.cat([image, render(**as_color, **cameras, width=width, height=height, shift=None)[0][..., :1]], dim=-1)
+    return RasterResult(image, alpha, ScreenData(means2d, radii, depths, shift))
 
 
-def _render(
-    splats: dict[str, Tensor], cameras: dict[str, Tensor], width: int, height: int, backend: Backend
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _renderer(backend: Backend, device: torch.device) -> Callable[..., tuple[Tensor, Tensor, Tensor, Tensor, Tensor]]:
     if backend.name == "cpu":
-        if splats["means"].device.type != "cpu":
-            raise ValueError(f"the cpu backend takes tensors on the CPU, got {splats['means'].device}")
-        return cpu.render(**splats, **cameras, width=width, height=height, threads=backend.threads)
+        if device.type != "cpu":
+            raise ValueError(f"the cpu backend takes tensors on the CPU, got {device}")
+        return functools.partial(cpu.render, threads=backend.threads)
     if backend.name == "gsplat":
-        return gsplat_cuda.render(**splats, **cameras, width=width, height=height)
+        return gsplat_cuda.render
     if backend.name == "reference":
-        return reference.render(**splats, **cameras, width=width, height=height)
+        return reference.render
     raise ValueError(f"no backend {backend.name!r}; choose_backend gives one")
 
 
-def _depth(splats: dict[str, Tensor], cameras: dict[str, Tensor], width: int, height: int, backend: Backend) -> Tensor:
-    """Accumulated depth [C, H, W, 1]: the depths of the centres rendered as a colour, camera by camera."""
-    depths = []
-    for view, k in zip(cameras["viewmats"], cameras["Ks"], strict=True):
-        z = splats["means"] @ view[2, :3] + view[2, 3]
-        camera = {"viewmats": view[None], "Ks": k[None]}
-        image, *_ = _render({**splats, "colors": z[:, None].expand(-1, 3)}, camera, width, height, backend)
-        depths.append(image[..., :1])
-    return torch.cat(depths)
-
-
-def _check(splats: dict[str, Tensor], cameras: dict[str, Tensor], background: Tensor | None) -> None:
-    num_splats, num_cameras = len(splats["means"]), len(cameras["viewmats"])
+def _check(splats: dict[str, Tensor], cameras: dict[str, Tensor], background: Tensor | None, sh_degree: int | None) -> None:
+    means = splats["means"]
+    num_splats, num_cameras = len(means), len(cameras["viewmats"])
+    color_shape = (num_splats, 3) if sh_degree is None else (num_splats, *splats["colors"].shape[1:-1], 3)
     expected = {
         "means": (num_splats, 3), "quats": (num_splats, 4), "scales": (num_splats, 3), "opacities": (num_splats,),
-        "colors": (num_splats, 3), "viewmats": (num_cameras, 4, 4), "Ks": (num_cameras, 3, 3),
+        "colors": color_shape, "viewmats": (num_cameras, 4, 4), "Ks": (num_cameras, 3, 3),
     }  # fmt: skip
     tensors = {**splats, **cameras}
     for name, shape in expected.items():
@@ -177,9 +199,8 @@ def _check(splats: dict[str, Tensor], cameras: dict[str, Tensor], background: Te
             raise ValueError(f"background has shape {tuple(background.shape)}, expected (3,) or ({num_cameras}, 3)")
         tensors["background"] = background
     for name, tensor in tensors.items():
-        if tensor.device != splats["means"].device or tensor.dtype != splats["means"].dtype:
-            raise ValueError(
-                f"{name} is {tensor.dtype} on {tensor.device}, means {splats['means'].dtype} on {splats['means'].device}"
-            )
-        if not torch.isfinite(tensor.detach()).all():
+        if tensor.device != means.device or tensor.dtype != means.dtype:
+            raise ValueError(f"{name} is {tensor.dtype} on {tensor.device}, means {means.dtype} on {means.device}")
+        # The sum of finite values may overflow, so it only tells where to look; it is much quicker than looking everywhere.
+        if not math.isfinite(tensor.detach().sum()) and not torch.isfinite(tensor.detach()).all():
             raise ValueError(f"{name} holds NaN or infinite values")

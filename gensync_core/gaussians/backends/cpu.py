@@ -31,6 +31,7 @@ class _Splats(NamedTuple):
     tiles_x: int
     num_tiles: int
     visible: np.ndarray
+    depths: np.ndarray
 
 
 def camera_vector(viewmat: Tensor, intrinsics: Tensor, width: int, height: int) -> np.ndarray:
@@ -74,7 +75,7 @@ def _project_and_bin(inputs: tuple[np.ndarray, ...], camera: np.ndarray, width: 
     tile_starts = np.empty(num_tiles + 1, np.int32)
     entry_splats, entry_slots = np.empty(num_slots, np.int32), np.empty(num_slots, np.int32)
     bin_into_tiles(order, visible, tile_rects, slot_starts, tiles_x, tile_starts, entry_splats, entry_slots)
-    return _Splats(records, slot_starts, tile_starts, entry_splats, entry_slots, tiles_x, num_tiles, tile_counts > 0)
+    return _Splats(records, slot_starts, tile_starts, entry_splats, entry_slots, tiles_x, num_tiles, tile_counts > 0, depths)
 
 
 class _Rasterize(torch.autograd.Function):
@@ -86,11 +87,12 @@ class _Rasterize(torch.autograd.Function):
         scales: Tensor,
         opacities: Tensor,
         colors: Tensor,
+        shift: Tensor | None,
         camera: np.ndarray,
         width: int,
         height: int,
         threads: int,
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         inputs = tuple(tensor.detach().contiguous() for tensor in (means, quats, scales, opacities, colors))
         splats = _project_and_bin(tuple(tensor.numpy() for tensor in inputs), camera, width, height, threads)
         image, alpha = np.empty((height, width, 3), np.float32), np.empty((height, width), np.float32)
@@ -101,14 +103,15 @@ class _Rasterize(torch.autograd.Function):
             image, alpha, entries_used, entry_rows, threads=threads,
         )  # fmt: skip
         records = splats.records
-        extents = records[:, [layout.REC_EXTENT_X, layout.REC_EXTENT_Y]].max(axis=1)
-        radii = torch.from_numpy(np.where(splats.visible, np.ceil(extents), 0).astype(np.int32))
+        extents = records[:, [layout.REC_EXTENT_X, layout.REC_EXTENT_Y]]
+        radii = torch.from_numpy(np.where(splats.visible[:, None], np.ceil(extents), 0).astype(np.int32))
+        depths = torch.from_numpy(splats.depths)
         means2d = torch.from_numpy(records[:, [layout.REC_X, layout.REC_Y]])
         outputs = torch.from_numpy(image), torch.from_numpy(alpha)
         ctx.save_for_backward(*inputs[:3], *outputs)
         ctx.rest = splats, camera, threads, entries_used, entry_rows
-        ctx.mark_non_differentiable(means2d, radii)
-        return *outputs, means2d, radii
+        ctx.mark_non_differentiable(means2d, radii, depths)
+        return *outputs, means2d, radii, depths
 
     @staticmethod
     @once_differentiable
@@ -124,11 +127,13 @@ class _Rasterize(torch.autograd.Function):
         )  # fmt: skip
         shapes = (num_splats, 3), (num_splats, 4), (num_splats, 3), (num_splats,), (num_splats, 3)
         gradients = [np.empty(shape, np.float32) for shape in shapes]
+        g_means2d = np.zeros((num_splats, 2), np.float32)
         run_in_chunks(
             project_splats_backward, _blocks(num_splats), means, quats, scales, camera, splats.records, splats.slot_starts,
-            moments, *gradients, threads=threads,
+            moments, *gradients, g_means2d, threads=threads,
         )  # fmt: skip
-        return *(torch.from_numpy(gradient) for gradient in gradients), None, None, None, None
+        g_shift = torch.from_numpy(g_means2d) if ctx.needs_input_grad[5] else None
+        return *(torch.from_numpy(gradient) for gradient in gradients), g_shift, None, None, None, None
 
 
 def render(
@@ -141,22 +146,28 @@ def render(
     Ks: Tensor,
     width: int,
     height: int,
+    shift: Tensor | None,
     threads: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Image over black, alpha, means2d, radii; shapes as in `rasterize`.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Image over black, alpha, means2d, radii, depths; shapes as in `rasterize`; colors [N, 3] or [C, N, 3].
 
     Raises:
         ValueError: not float32, or a gradient to the cameras is asked for.
     """
-    if any(tensor.dtype != torch.float32 for tensor in (means, quats, scales, opacities, colors)):
+    if means.dtype != torch.float32:
         raise ValueError("the cpu backend takes float32 tensors; use the reference backend for others")
     if viewmats.requires_grad or Ks.requires_grad:
         raise ValueError("the cpu backend gives no gradient to viewmats and Ks; use the reference backend, or move the means")
+    num_cameras = len(viewmats)
+    colors_of = colors.expand(num_cameras, -1, -1)
     views = [
-        _Rasterize.apply(means, quats, scales, opacities, colors, camera_vector(view, k, width, height), width, height, threads)
-        for view, k in zip(viewmats, Ks, strict=True)
-    ]
+        _Rasterize.apply(
+            means, quats, scales, opacities, colors_of[i], None if shift is None else shift[i],
+            camera_vector(viewmats[i], Ks[i], width, height), width, height, threads,
+        )
+        for i in range(num_cameras)
+    ]  # fmt: skip
     # One camera, the usual case, needs no copy.
-    stack = (lambda parts: parts[0][None]) if len(views) == 1 else torch.stack
-    image, alpha, means2d, radii = (stack(parts) for parts in zip(*views, strict=True))
-    return image, alpha, means2d, radii
+    stack = (lambda parts: parts[0][None]) if num_cameras == 1 else torch.stack
+    image, alpha, means2d, radii, depths = (stack(parts) for parts in zip(*views, strict=True))
+    return image, alpha, means2d, radii, depths

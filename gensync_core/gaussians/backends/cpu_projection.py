@@ -260,8 +260,9 @@ def _sum_slots(moments, first_slot, end_slot):
 
 @kernel
 def project_splats_backward(
-    first, last, means, quats, scales, camera, records, slot_starts, moments, g_means, g_quats, g_scales, g_opacities, g_colors
-):
+    first, last, means, quats, scales, camera, records, slot_starts, moments,
+    g_means, g_quats, g_scales, g_opacities, g_colors, g_means2d,
+):  # fmt: skip
     """Gradients of the splats in blocks `first` to `last` from the moments that the tiles left in their slots."""
     camera_rotation = _camera_rotation(camera)
     fx, fy = camera[CAM_FX], camera[CAM_FY]
@@ -287,6 +288,7 @@ def project_splats_backward(
         conic_a, conic_c = records[i, REC_XX] * (-_F2 / LOG2_E), records[i, REC_YY] * (-_F2 / LOG2_E)
         conic_b = records[i, REC_XY] * (-_F1 / LOG2_E)
         g_centre_x, g_centre_y = -(conic_a * mx + conic_b * my), -(conic_b * mx + conic_c * my)
+        g_means2d[i, 0], g_means2d[i, 1] = g_centre_x, g_centre_y
         g_xx, g_xy, g_yy = _covariance_gradient(conic_a, conic_b, conic_c, -_HALF * mxx, -_HALF * mxy, -_HALF * myy)
         # covariance = P P^T with P = T N (rows u, v), hence dL/dP = 2 dL/dcovariance P.
         g_u, g_v = _blend(_F2 * g_xx, u, _F2 * g_xy, v), _blend(_F2 * g_xy, u, _F2 * g_yy, v)

@@ -1,5 +1,6 @@
 """gsplat's CUDA rasterizer. The only place that imports gsplat, and never on a CPU: without CUDA its wrappers fail late."""
 
+import functools
 import importlib.util
 
 import torch
@@ -19,9 +20,9 @@ def why_not_available() -> str | None:
 
 def render(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, Ks: Tensor,
-    width: int, height: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Image over black, alpha, means2d, radii; shapes as in `rasterize`.
+    width: int, height: int, shift: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Image over black, alpha, means2d, radii, depths; shapes as in `rasterize`; colors [N, 3] or [C, N, 3].
 
     Raises:
         ValueError: the tensors are not on a CUDA device.
@@ -33,4 +34,10 @@ def render(
     image, alpha, info = rasterization(
         means, quats, scales, opacities, colors, viewmats, Ks, width, height, near_plane=_NEAR, eps2d=_BLUR, packed=False
     )
-    return image, alpha[..., 0], info["means2d"].detach(), info["radii"].amax(-1).int()
+    if shift is not None:
+        info["means2d"].register_hook(functools.partial(_add_gradient, shift))
+    return image, alpha[..., 0], info["means2d"].detach(), info["radii"].int(), info["depths"].detach()
+
+
+def _add_gradient(leaf: Tensor, gradient: Tensor) -> None:
+    leaf.grad = gradient.clone() if leaf.grad is None else leaf.grad + gradient

@@ -64,10 +64,12 @@ def _blend(offsets: Tensor, conics: Tensor, opacities: Tensor, colors: Tensor) -
 
 def render_view(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmat: Tensor, intrinsics: Tensor,
-    width: int, height: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """One camera: image over black [H, W, 3], alpha [H, W], means2d [N, 2], radii [N]."""
+    width: int, height: int, shift: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """One camera: image over black [H, W, 3], alpha [H, W], means2d [N, 2], radii [N, 2], depths [N]."""
     means2d, covariances, depths = project(means, quats, scales, viewmat, intrinsics, width, height)
+    if shift is not None:
+        means2d = means2d + shift
     conics = torch.linalg.inv(covariances)
     with torch.no_grad():
         cut = 2 * torch.log(opacities.clamp_min(1e-9) / _ALPHA_MIN).clamp_min(0)
@@ -75,7 +77,7 @@ def render_view(
         visible = (depths > _NEAR) & (opacities >= _ALPHA_MIN)
         low, high = means2d - extents, means2d + extents
         size = torch.tensor([width, height], dtype=means.dtype, device=means.device)
-        radii = torch.where(visible & (high > 0).all(1) & (low < size).all(1), extents.amax(1).ceil(), 0).int()
+        radii = torch.where((visible & (high > 0).all(1) & (low < size).all(1))[:, None], extents.ceil(), 0).int()
         order = torch.argsort(depths, stable=True)
     image_rows, alpha_rows = [], []
     for top in range(0, height, _TILE):
@@ -93,17 +95,19 @@ def render_view(
             alphas.append((1 - transmittance).reshape(bottom - top, right - left))
         image_rows.append(torch.cat(images, 1))
         alpha_rows.append(torch.cat(alphas, 1))
-    return torch.cat(image_rows), torch.cat(alpha_rows), means2d.detach(), radii
+    return torch.cat(image_rows), torch.cat(alpha_rows), means2d.detach(), radii, depths.detach()
 
 
 def render(
     means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, colors: Tensor, viewmats: Tensor, Ks: Tensor,
-    width: int, height: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Image over black, alpha, means2d, radii; shapes as in `rasterize`."""
+    width: int, height: int, shift: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Image over black, alpha, means2d, radii, depths; shapes as in `rasterize`; colors [N, 3] or [C, N, 3]."""
+    num_cameras = len(viewmats)
+    shifts = [None] * num_cameras if shift is None else shift.unbind()
     views = [
-        render_view(means, quats, scales, opacities, colors, view, k, width, height)
-        for view, k in zip(viewmats, Ks, strict=True)
+        render_view(means, quats, scales, opacities, color, view, k, width, height, move)
+        for color, view, k, move in zip(colors.expand(num_cameras, -1, -1), viewmats, Ks, shifts, strict=True)
     ]
-    image, alpha, means2d, radii = (torch.stack(parts) for parts in zip(*views, strict=True))
-    return image, alpha, means2d, radii
+    image, alpha, means2d, radii, depths = (torch.stack(parts) for parts in zip(*views, strict=True))
+    return image, alpha, means2d, radii, depths

@@ -121,8 +121,8 @@ def test_one_gaussian_has_the_brightness_of_the_formula():
     assert result.alpha[0, 16, 16].item() == pytest.approx(0.8, abs=1e-5)
     assert result.alpha[0, 16, 18].item() == pytest.approx(0.8 * math.exp(-2 / variance), abs=1e-5)
     assert result.image[0, 16, 16].tolist() == pytest.approx([0.8, 0.4, 0.2], abs=1e-5)
-    assert result.means2d[0, 0].tolist() == pytest.approx([16.5, 16.5], abs=1e-4)
-    assert result.radii[0, 0].item() > 0
+    assert result.screen.means2d[0, 0].tolist() == pytest.approx([16.5, 16.5], abs=1e-4)
+    assert result.screen.radii[0, 0, 0].item() > 0
 
 
 def test_nearer_gaussian_hides_the_other_whatever_their_order():
@@ -145,7 +145,7 @@ class TestEdgeCases:
         assert result.image.shape == (1, 12, 20, 3)
         torch.testing.assert_close(result.image[0, 5, 5].float(), background)
         assert result.alpha.abs().max() == 0
-        assert result.radii.shape == (1, 0)
+        assert result.screen.radii.shape == (1, 0, 2)
 
     def test_no_gaussians_take_gradients(self, backend):
         _, collected = gradients(random_scene(0, 0), 9, 9, backend, 0)
@@ -156,7 +156,7 @@ class TestEdgeCases:
         scene["means"][:, 2] = -4 - scene["means"][:, 2].abs()
         result, collected = gradients(scene, 16, 16, backend, 0)
         assert result.alpha.abs().max() == 0
-        assert (result.radii == 0).all()
+        assert (result.screen.radii == 0).all()
         for name in NAMES:
             assert collected[name].abs().max() == 0, name
 
@@ -192,7 +192,7 @@ class TestEdgeCases:
         background = torch.rand(3, 3)
         together = render(scene, viewmats, Ks.repeat(3, 1, 1), 24, 20, backend, background=background)
         assert together.image.shape == (3, 20, 24, 3)
-        assert together.means2d.shape == (3, 40, 2)
+        assert together.screen.means2d.shape == (3, 40, 2)
         for i in range(3):
             alone = render(scene, viewmats[i : i + 1], Ks, 24, 20, backend, background=background[i])
             assert torch.equal(together.image[i], alone.image[0])
@@ -274,7 +274,7 @@ def test_the_kernels_are_vectorised():
 def test_gsplat_refuses_cpu_tensors_before_it_is_imported():
     scene = {name: tensor.float() for name, tensor in random_scene(3, 0).items()}
     with pytest.raises(ValueError, match="CUDA"):
-        gsplat_cuda.render(**scene, viewmats=torch.eye(4)[None], Ks=torch.eye(3)[None], width=8, height=8)
+        gsplat_cuda.render(**scene, viewmats=torch.eye(4)[None], Ks=torch.eye(3)[None], width=8, height=8, shift=None)
 
 
 class TestChoice:
@@ -309,4 +309,4 @@ def test_gsplat_agrees_with_the_oracle():
     actual = rasterize(**on_gpu, viewmats=viewmats.float().cuda(), Ks=Ks.float().cuda(), width=64, height=48, backend=backend)
     assert_close_but_for_flips(actual.image.cpu(), expected.image, 1e-4)
     assert_close_but_for_flips(actual.alpha.cpu(), expected.alpha, 1e-4)
-    assert actual.radii.shape == expected.radii.shape
+    assert actual.screen.radii.shape == expected.screen.radii.shape
