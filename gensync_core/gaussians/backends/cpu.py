@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from gensync_core.gaussians.backends import cpu_layout as layout
-from gensync_core.gaussians.backends.cpu_binning import bin_into_tiles, first_slots, sort_by_depth
+from gensync_core.gaussians.backends.cpu_binning import bin_into_tiles, find_rows, first_slots, sort_by_depth
 from gensync_core.gaussians.backends.cpu_projection import project_splats, project_splats_backward
 from gensync_core.gaussians.backends.cpu_runtime import run_in_chunks
 from gensync_core.gaussians.backends.cpu_tiles import blend_tiles, blend_tiles_backward
@@ -21,16 +21,18 @@ _MAX_SLOTS = 2**31 - 1
 
 
 class _Splats(NamedTuple):
-    """Projected splats and their tiles; see `cpu_layout` for the columns."""
+    """Projected splats, their tiles (see `cpu_layout` for the columns), and what goes out as screen data."""
 
     records: np.ndarray
     slot_starts: np.ndarray
+    slot_rows: np.ndarray
     tile_starts: np.ndarray
     entry_splats: np.ndarray
     entry_slots: np.ndarray
     tiles_x: int
     num_tiles: int
-    visible: np.ndarray
+    means2d: np.ndarray
+    radii: np.ndarray
     depths: np.ndarray
 
 
@@ -59,23 +61,28 @@ def _blocks(num_splats: int) -> int:
 def _project_and_bin(inputs: tuple[np.ndarray, ...], camera: np.ndarray, width: int, height: int, threads: int) -> _Splats:
     num_splats = len(inputs[0])
     tiles_x, tiles_y = -(-width // layout.TILE_WIDTH), -(-height // layout.TILE_HEIGHT)
-    records, depths = np.zeros((num_splats, layout.REC_SIZE), np.float32), np.empty(num_splats, np.float32)
+    records, depths = np.empty((num_splats, layout.REC_SIZE), np.float32), np.empty(num_splats, np.float32)
+    means2d, radii = np.empty((num_splats, 2), np.float32), np.empty((num_splats, 2), np.int32)
     tile_rects, tile_counts = np.empty((num_splats, 4), np.int32), np.empty(num_splats, np.int32)
     run_in_chunks(
-        project_splats, _blocks(num_splats), *inputs, camera, tiles_x, tiles_y, records, depths, tile_rects, tile_counts,
-        threads=threads,
+        project_splats, _blocks(num_splats), *inputs, camera, tiles_x, tiles_y,
+        records, depths, means2d, radii, tile_rects, tile_counts, threads=threads,
     )  # fmt: skip
     slot_starts = np.empty(num_splats + 1, np.int32)
     num_slots = first_slots(tile_counts, slot_starts)
     if num_slots > _MAX_SLOTS:
         raise ValueError(f"the splats cover {num_slots} tiles in all: their scales are far too large for this camera")
+    slot_rows = np.empty((num_slots, 2), np.int8)
+    run_in_chunks(find_rows, _blocks(num_splats), records, tile_rects, slot_starts, height, slot_rows, threads=threads)
     order = np.empty(num_splats, np.int32)
     visible = sort_by_depth(depths.view(np.uint32), tile_counts, order)
     num_tiles = tiles_x * tiles_y
     tile_starts = np.empty(num_tiles + 1, np.int32)
     entry_splats, entry_slots = np.empty(num_slots, np.int32), np.empty(num_slots, np.int32)
-    bin_into_tiles(order, visible, tile_rects, slot_starts, tiles_x, tile_starts, entry_splats, entry_slots)
-    return _Splats(records, slot_starts, tile_starts, entry_splats, entry_slots, tiles_x, num_tiles, tile_counts > 0, depths)
+    bin_into_tiles(order, visible, tile_rects, slot_starts, slot_rows, tiles_x, tile_starts, entry_splats, entry_slots)
+    return _Splats(
+        records, slot_starts, slot_rows, tile_starts, entry_splats, entry_slots, tiles_x, num_tiles, means2d, radii, depths
+    )
 
 
 class _Rasterize(torch.autograd.Function):
@@ -97,40 +104,35 @@ class _Rasterize(torch.autograd.Function):
         splats = _project_and_bin(tuple(tensor.numpy() for tensor in inputs), camera, width, height, threads)
         image, alpha = np.empty((height, width, 3), np.float32), np.empty((height, width), np.float32)
         entries_used = np.empty(splats.num_tiles, np.int32)
-        entry_rows = np.empty((len(splats.entry_splats), 2), np.int8)
         run_in_chunks(
-            blend_tiles, splats.num_tiles, splats.records, splats.entry_splats, splats.tile_starts, splats.tiles_x,
-            image, alpha, entries_used, entry_rows, threads=threads,
+            blend_tiles, splats.num_tiles, splats.records, splats.entry_splats, splats.entry_slots, splats.slot_rows,
+            splats.tile_starts, splats.tiles_x, image, alpha, entries_used, threads=threads,
         )  # fmt: skip
-        records = splats.records
-        extents = records[:, [layout.REC_EXTENT_X, layout.REC_EXTENT_Y]]
-        radii = torch.from_numpy(np.where(splats.visible[:, None], np.ceil(extents), 0).astype(np.int32))
-        depths = torch.from_numpy(splats.depths)
-        means2d = torch.from_numpy(records[:, [layout.REC_X, layout.REC_Y]])
         outputs = torch.from_numpy(image), torch.from_numpy(alpha)
+        screen = torch.from_numpy(splats.means2d), torch.from_numpy(splats.radii), torch.from_numpy(splats.depths)
         ctx.save_for_backward(*inputs[:3], *outputs)
-        ctx.rest = splats, camera, threads, entries_used, entry_rows
-        ctx.mark_non_differentiable(means2d, radii, depths)
-        return *outputs, means2d, radii, depths
+        ctx.rest = splats, camera, threads, entries_used
+        ctx.mark_non_differentiable(*screen)
+        return *outputs, *screen
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g_image: Tensor, g_alpha: Tensor, *_: Any) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         means, quats, scales, image, alpha = (tensor.numpy() for tensor in ctx.saved_tensors)
-        splats, camera, threads, entries_used, entry_rows = ctx.rest
+        splats, camera, threads, entries_used = ctx.rest
         num_splats = len(means)
         moments = np.empty((len(splats.entry_splats), layout.MOMENTS), np.float32)
         run_in_chunks(
             blend_tiles_backward, splats.num_tiles, splats.records, splats.entry_splats, splats.entry_slots,
-            splats.tile_starts, splats.tiles_x, image, alpha, entries_used, entry_rows,
+            splats.slot_rows, splats.tile_starts, splats.tiles_x, image, alpha, entries_used,
             g_image.contiguous().numpy(), g_alpha.contiguous().numpy(), moments, threads=threads,
         )  # fmt: skip
         shapes = (num_splats, 3), (num_splats, 4), (num_splats, 3), (num_splats,), (num_splats, 3)
         gradients = [np.empty(shape, np.float32) for shape in shapes]
-        g_means2d = np.zeros((num_splats, 2), np.float32)
+        g_means2d = np.empty((num_splats, 2), np.float32)
         run_in_chunks(
-            project_splats_backward, _blocks(num_splats), means, quats, scales, camera, splats.records, splats.slot_starts,
-            moments, *gradients, g_means2d, threads=threads,
+            project_splats_backward, _blocks(num_splats), means, quats, scales, camera, splats.records, splats.slot_rows,
+            splats.slot_starts, moments, *gradients, g_means2d, threads=threads,
         )  # fmt: skip
         g_shift = torch.from_numpy(g_means2d) if ctx.needs_input_grad[5] else None
         return *(torch.from_numpy(gradient) for gradient in gradients), g_shift, None, None, None, None

@@ -1,8 +1,26 @@
 """Sorting splats by depth and dealing them out to tiles, front to back."""
 
+import math
+
 import numpy as np
 
-from gensync_core.gaussians.backends.cpu_runtime import kernel
+from gensync_core.gaussians.backends.cpu_layout import (
+    BLOCK,
+    REC_HEIGHT2,
+    REC_SHRINK,
+    REC_SLOPE,
+    REC_TIP,
+    REC_X,
+    REC_Y,
+    TILE_HEIGHT,
+    TILE_WIDTH,
+)
+from gensync_core.gaussians.backends.cpu_runtime import inlined, kernel, vector_kernel
+from gensync_core.gaussians.backends.cpu_simd import least, most, ramp8, select, square_root, store
+
+_F0, _F1, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
+_STRIP = np.float32(TILE_WIDTH)
+_STRIPS = 8  # worked out at once
 
 _RADIX_BITS = 11
 _RADIX = 1 << _RADIX_BITS
@@ -60,9 +78,55 @@ def sort_by_depth(depth_bits, tile_counts, order):
     return visible
 
 
+@inlined
+def _within(value, low, high):
+    return least(most(low, value), high)
+
+
+@vector_kernel
+def find_rows(first, last, records, tile_rects, slot_starts, height, slot_rows):
+    """First and last row within each tile that the splats in blocks `first` to `last` touch; last < first: none.
+
+    Exact for each strip of eight columns of pixel centres: the lower and upper bound of the ellipse alpha = 1/255 lie at
+    its tips, or, where a tip is outside the strip, at the strip's edge. Eight strips are worked out at once.
+    """
+    lowest, highest = np.empty(_STRIPS, np.float32), np.empty(_STRIPS, np.float32)
+    limit = np.float32(height)
+    for i in range(first * BLOCK, min(records.shape[0], last * BLOCK)):
+        if slot_starts[i] == slot_starts[i + 1]:
+            continue
+        left, right, top, bottom = tile_rects[i, 0], tile_rects[i, 1], tile_rects[i, 2], tile_rects[i, 3]
+        tip, slope, shrink, height2 = (
+            records[i, REC_TIP],
+            records[i, REC_SLOPE],
+            records[i, REC_SHRINK],
+            records[i, REC_HEIGHT2],
+        )
+        for strip in range(left, right + 1, _STRIPS):
+            strip_left = ramp8() * _STRIP + (np.float32(strip * TILE_WIDTH) + _HALF - records[i, REC_X])
+            strip_right = strip_left + (_STRIP - _F1)
+            x_low, x_high = _within(-tip, strip_left, strip_right), _within(tip, strip_left, strip_right)
+            height2_low, height2_high = height2 - shrink * x_low * x_low, height2 - shrink * x_high * x_high
+            hit = (height2_low >= _F0) | (height2_high >= _F0)
+            low = slope * x_low - square_root(most(height2_low, _F0)) + records[i, REC_Y]
+            high = slope * x_high + square_root(most(height2_high, _F0)) + records[i, REC_Y]
+            # Limited before the casts below: an int cast of a huge float is undefined.
+            store(lowest, 0, select(hit, least(most(low, -_F1), limit + _F1), limit + _F1))
+            store(highest, 0, select(hit, least(most(high, -_F1), limit), -_F1))
+            for column in range(strip, min(strip + _STRIPS, right + 1)):
+                # Rows whose centre, half a pixel below their index, lies inside; and a hair more.
+                row_first = np.int32(math.ceil(lowest[column - strip] - np.float32(0.501)))
+                row_last = min(np.int32(math.floor(highest[column - strip] - np.float32(0.499))), height - 1)
+                slot = slot_starts[i] + column - left
+                for row in range(top, bottom + 1):
+                    slot_rows[slot, 0] = min(max(row_first - row * TILE_HEIGHT, 0), TILE_HEIGHT)
+                    slot_rows[slot, 1] = min(max(row_last - row * TILE_HEIGHT, -1), TILE_HEIGHT - 1)
+                    slot += right - left + 1
+
+
 @kernel
-def bin_into_tiles(order, visible, tile_rects, slot_starts, tiles_x, tile_starts, entry_splats, entry_slots):
-    """Counting sort of (splat, tile) pairs by tile; within a tile the order of depth stays.
+def bin_into_tiles(order, visible, tile_rects, slot_starts, slot_rows, tiles_x, tile_starts, entry_splats, entry_slots):
+    """Counting sort of (splat, tile) pairs by tile; within a tile the order of depth stays. Pairs without rows drop out.
 
     Entries `tile_starts[t]` to `tile_starts[t + 1]` belong to tile t: which splat, and which slot its moments go to.
     """
@@ -70,9 +134,11 @@ def bin_into_tiles(order, visible, tile_rects, slot_starts, tiles_x, tile_starts
     tile_starts[:] = 0
     for k in range(visible):
         splat = order[k]
+        slot = slot_starts[splat]
         for row in range(tile_rects[splat, 2], tile_rects[splat, 3] + 1):
             for column in range(tile_rects[splat, 0], tile_rects[splat, 1] + 1):
-                tile_starts[row * tiles_x + column] += 1
+                tile_starts[row * tiles_x + column] += slot_rows[slot, 1] >= slot_rows[slot, 0]
+                slot += 1
     start = 0
     cursor = np.empty(num_tiles, np.int32)
     for tile in range(num_tiles):
@@ -86,8 +152,9 @@ def bin_into_tiles(order, visible, tile_rects, slot_starts, tiles_x, tile_starts
         slot = slot_starts[splat]
         for row in range(tile_rects[splat, 2], tile_rects[splat, 3] + 1):
             for column in range(tile_rects[splat, 0], tile_rects[splat, 1] + 1):
-                tile = row * tiles_x + column
-                entry_splats[cursor[tile]] = splat
-                entry_slots[cursor[tile]] = slot
-                cursor[tile] += 1
+                if slot_rows[slot, 1] >= slot_rows[slot, 0]:
+                    tile = row * tiles_x + column
+                    entry_splats[cursor[tile]] = splat
+                    entry_slots[cursor[tile]] = slot
+                    cursor[tile] += 1
                 slot += 1

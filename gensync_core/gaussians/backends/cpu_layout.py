@@ -1,19 +1,21 @@
 """Sizes, thresholds and array layouts that the CPU kernels share.
 
-Notation of the kernels: a splat is a projected Gaussian with centre g, 2-D covariance [[a, b], [b, c]] and its inverse,
-the conic [[A, B], [B, C]]; d = g - pixel. All logarithms are base 2 and folded into the conic, so that
+Notation of the kernels: a splat is a projected Gaussian with centre g and 2-D covariance [[a, b], [b, c]]; (dx, dy) = g -
+pixel. With the shear s = b/c and the rest d = a - b^2/c (so that covariance = L D L^T), and k = log2(e)/2,
 
-    alpha = 2^power,   power = log2(opacity) - log2(e)/2 (A dx^2 + 2 B dx dy + C dy^2).
+    alpha = 2^power,   power = log2(opacity) - u^2 - w^2,   u = sqrt(k/d) (dx - s dy),   w = sqrt(k/c) dy.
+
+Squares do not cancel, unlike the three terms of the conic, which lose all digits for long thin splats in float32. And
+within a row of pixels w is one number and u moves by one multiplication.
 """
 
 import math
 
 import numpy as np
 
-# A strip 8 px wide keeps one row in one AVX register; stored flat, the rows a splat touches are one contiguous loop.
+# One row of a tile is one vector.
 TILE_WIDTH = 8
 TILE_HEIGHT = 32
-TILE_PIXELS = TILE_WIDTH * TILE_HEIGHT
 
 # Splats per work item of the per-splat kernels.
 BLOCK = 256
@@ -39,14 +41,13 @@ CAM_SIZE = 22
 
 # One record per splat: all that the tile loops read, in one cache line.
 REC_X, REC_Y = 0, 1
-REC_XX, REC_XY, REC_YY = 2, 3, 4  # -log2(e)/2 A, -log2(e) B, -log2(e)/2 C
+REC_U, REC_SHEAR, REC_W = 2, 3, 4  # sqrt(k/d), sqrt(k/d) s, sqrt(k/c)
 REC_LOG_OPACITY = 5
 REC_RED, REC_GREEN, REC_BLUE = 6, 7, 8
 REC_OPACITY = 9
 # The ellipse alpha = 1/255 around the centre, as y = slope x +- sqrt(height2 - shrink x^2), topmost at x = tip.
 REC_SLOPE, REC_HEIGHT2, REC_SHRINK, REC_TIP = 10, 11, 12, 13
-REC_EXTENT_X, REC_EXTENT_Y = 14, 15
 REC_SIZE = 16
 
-# What a tile leaves per (splat, tile) slot: moments of alpha dL/dalpha over d, then colour sums.
+# What a tile leaves per (splat, tile) slot: sums of g = dL/d(ln alpha) times 1, u, u^2, dy, u dy, dy^2, then of colour.
 MOMENTS = 9

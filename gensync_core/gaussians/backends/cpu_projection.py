@@ -27,21 +27,19 @@ from gensync_core.gaussians.backends.cpu_layout import (
     LOG2_E,
     NEAR,
     REC_BLUE,
-    REC_EXTENT_X,
-    REC_EXTENT_Y,
     REC_GREEN,
     REC_HEIGHT2,
     REC_LOG_OPACITY,
     REC_OPACITY,
     REC_RED,
+    REC_SHEAR,
     REC_SHRINK,
     REC_SLOPE,
     REC_TIP,
+    REC_U,
+    REC_W,
     REC_X,
-    REC_XX,
-    REC_XY,
     REC_Y,
-    REC_YY,
     TILE_HEIGHT,
     TILE_WIDTH,
 )
@@ -50,6 +48,7 @@ from gensync_core.gaussians.backends.cpu_runtime import inlined, kernel
 # Plain Python floats would turn whole expressions into float64.
 _F0, _F1, _F2, _HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
 _TINY = np.float32(1e-24)
+_LARGEST_RADIUS = np.float32(1e9)
 _MARGIN = np.float32(1e-3)
 _INV_WIDTH, _INV_HEIGHT = np.float32(1 / TILE_WIDTH), np.float32(1 / TILE_HEIGHT)
 _LAST_X, _LAST_Y = np.float32(TILE_WIDTH - 0.5), np.float32(TILE_HEIGHT - 0.5)
@@ -154,18 +153,21 @@ def _screen_jacobian(camera, rotation, tangent_x, tangent_y, inverse_z):
 
 @kernel
 def project_splats(
-    first, last, means, quats, scales, opacities, colors, camera, tiles_x, tiles_y, records, depths, tile_rects, tile_counts
-):
-    """Fill record, depth, rectangle of tiles and number of tiles of the splats in blocks `first` to `last`.
+    first, last, means, quats, scales, opacities, colors, camera, tiles_x, tiles_y,
+    records, depths, means2d, radii, tile_rects, tile_counts,
+):  # fmt: skip
+    """Fill record, depth, screen data, rectangle of tiles and number of tiles of the splats in blocks `first` to `last`.
 
-    A splat that is behind the camera, too faint or outside the image gets no tiles and depth -1.
+    A splat that is behind the camera, too faint or outside the image gets no tiles and radius 0.
     """
     camera_rotation = _camera_rotation(camera)
     for i in range(first * BLOCK, min(means.shape[0], last * BLOCK)):
         tile_counts[i] = 0
-        depths[i] = -_F1
+        radii[i, 0] = radii[i, 1] = 0
         x, y, z = _to_camera(camera, camera_rotation, means, i)
+        depths[i] = z
         if z <= NEAR:
+            means2d[i, 0] = means2d[i, 1] = _F0
             continue
         inverse_z = _F1 / z
         tangent_x, tangent_y = _limited_tangents(camera, x, y, inverse_z)
@@ -176,10 +178,10 @@ def project_splats(
         u, v = _row_times(t_x, n), _row_times(t_y, n)
         uu, vv = _dot(u, u), _dot(v, v)
         a, b, c = uu + BLUR, _dot(u, v), vv + BLUR
-        # det = a c - b^2, by |u x v|^2 = |u|^2 |v|^2 - (u.v)^2: the difference itself cancels for long thin splats.
+        # d = a - b^2/c and det = c d, by |u x v|^2 = |u|^2 |v|^2 - (u.v)^2: the difference itself cancels for thin splats.
         uxv = _cross(u, v)
         det = _dot(uxv, uxv) + BLUR * (uu + vv) + BLUR * BLUR
-        inverse_det = _F1 / det
+        d = det / c
 
         opacity = opacities[i]
         log_opacity = math.log2(max(opacity, np.float32(1e-9)))
@@ -188,17 +190,17 @@ def project_splats(
         centre_x, centre_y = camera[CAM_FX] * x * inverse_z + camera[CAM_CX], camera[CAM_FY] * y * inverse_z + camera[CAM_CY]
         extent_x, extent_y = math.sqrt(cut * a) + _MARGIN, math.sqrt(cut * c) + _MARGIN
 
+        means2d[i, 0], means2d[i, 1] = centre_x, centre_y
+        u_scale = math.sqrt(_HALF * LOG2_E / d)
         records[i, REC_X], records[i, REC_Y] = centre_x, centre_y
-        records[i, REC_XX] = c * inverse_det * (-_HALF * LOG2_E)
-        records[i, REC_XY] = b * inverse_det * LOG2_E
-        records[i, REC_YY] = a * inverse_det * (-_HALF * LOG2_E)
+        records[i, REC_U], records[i, REC_SHEAR] = u_scale, u_scale * (b / c)
+        records[i, REC_W] = math.sqrt(_HALF * LOG2_E / c)
         records[i, REC_LOG_OPACITY], records[i, REC_OPACITY] = log_opacity, opacity
         records[i, REC_RED], records[i, REC_GREEN], records[i, REC_BLUE] = colors[i, 0], colors[i, 1], colors[i, 2]
         records[i, REC_SLOPE] = b / a
         records[i, REC_HEIGHT2] = (cut + np.float32(1e-4)) * det / a
         records[i, REC_SHRINK] = det / (a * a)
         records[i, REC_TIP] = b / c * extent_y
-        records[i, REC_EXTENT_X], records[i, REC_EXTENT_Y] = extent_x, extent_y
 
         if log_opacity < ALPHA_MIN_LOG2 or centre_x + extent_x <= _F0 or centre_x - extent_x >= camera[CAM_WIDTH]:
             continue
@@ -213,7 +215,8 @@ def project_splats(
         if count > 0:
             tile_rects[i, 0], tile_rects[i, 1], tile_rects[i, 2], tile_rects[i, 3] = left, right, top, bottom
             tile_counts[i] = count
-            depths[i] = z
+            radii[i, 0] = np.int32(math.ceil(min(extent_x, _LARGEST_RADIUS)))
+            radii[i, 1] = np.int32(math.ceil(min(extent_y, _LARGEST_RADIUS)))
 
 
 @inlined
@@ -234,33 +237,26 @@ def _quat_gradient(quat, inverse_length, g):
 
 
 @inlined
-def _covariance_gradient(conic_a, conic_b, conic_c, g_a, g_b, g_c):
-    """dL/dcovariance = -Q G Q, with the conic Q and its gradient G (both symmetric): entries xx, xy, yy."""
-    p00, p01 = conic_a * g_a + conic_b * g_b, conic_a * g_b + conic_b * g_c
-    p10, p11 = conic_b * g_a + conic_c * g_b, conic_b * g_b + conic_c * g_c
-    return -(p00 * conic_a + p01 * conic_b), -(p00 * conic_b + p01 * conic_c), -(p10 * conic_b + p11 * conic_c)
-
-
-@inlined
-def _sum_slots(moments, first_slot, end_slot):
+def _sum_slots(moments, slot_rows, first_slot, end_slot):
     """Sum of all slots of a splat, in the order of its tiles: one order whatever the number of threads."""
-    m, mx, my, mxx, mxy, myy, red, green, blue = _F0, _F0, _F0, _F0, _F0, _F0, _F0, _F0, _F0
+    m, mu, muu, my, muy, myy, red, green, blue = _F0, _F0, _F0, _F0, _F0, _F0, _F0, _F0, _F0
     for slot in range(first_slot, end_slot):
-        m += moments[slot, 0]
-        mx += moments[slot, 1]
-        my += moments[slot, 2]
-        mxx += moments[slot, 3]
-        mxy += moments[slot, 4]
-        myy += moments[slot, 5]
-        red += moments[slot, 6]
-        green += moments[slot, 7]
-        blue += moments[slot, 8]
-    return m, mx, my, mxx, mxy, myy, red, green, blue
+        if slot_rows[slot, 1] >= slot_rows[slot, 0]:
+            m += moments[slot, 0]
+            mu += moments[slot, 1]
+            muu += moments[slot, 2]
+            my += moments[slot, 3]
+            muy += moments[slot, 4]
+            myy += moments[slot, 5]
+            red += moments[slot, 6]
+            green += moments[slot, 7]
+            blue += moments[slot, 8]
+    return m, mu, muu, my, muy, myy, red, green, blue
 
 
 @kernel
 def project_splats_backward(
-    first, last, means, quats, scales, camera, records, slot_starts, moments,
+    first, last, means, quats, scales, camera, records, slot_rows, slot_starts, moments,
     g_means, g_quats, g_scales, g_opacities, g_colors, g_means2d,
 ):  # fmt: skip
     """Gradients of the splats in blocks `first` to `last` from the moments that the tiles left in their slots."""
@@ -269,8 +265,9 @@ def project_splats_backward(
     for i in range(first * BLOCK, min(means.shape[0], last * BLOCK)):
         if slot_starts[i] == slot_starts[i + 1]:
             g_means[i, :], g_quats[i, :], g_scales[i, :], g_opacities[i], g_colors[i, :] = _F0, _F0, _F0, _F0, _F0
+            g_means2d[i, 0] = g_means2d[i, 1] = _F0
             continue
-        m, mx, my, mxx, mxy, myy, red, green, blue = _sum_slots(moments, slot_starts[i], slot_starts[i + 1])
+        m, mu, muu, my, muy, myy, red, green, blue = _sum_slots(moments, slot_rows, slot_starts[i], slot_starts[i + 1])
         g_colors[i, 0], g_colors[i, 1], g_colors[i, 2] = red, green, blue
         g_opacities[i] = m / records[i, REC_OPACITY]
 
@@ -284,12 +281,20 @@ def project_splats_backward(
         n = _scale_columns(rotation, scale)
         u, v = _row_times(t_x, n), _row_times(t_y, n)
 
-        # ln alpha = ln o - (A dx^2 + 2 B dx dy + C dy^2) / 2; the moments are sums of dL/d(ln alpha) times powers of d.
-        conic_a, conic_c = records[i, REC_XX] * (-_F2 / LOG2_E), records[i, REC_YY] * (-_F2 / LOG2_E)
-        conic_b = records[i, REC_XY] * (-_F1 / LOG2_E)
-        g_centre_x, g_centre_y = -(conic_a * mx + conic_b * my), -(conic_b * mx + conic_c * my)
+        # ln alpha = ln o - (e^2/d + dy^2/c)/2 with e = dx - s dy, s = b/c, d = a - b s; u = sqrt(k/d) e.
+        inverse_c = records[i, REC_W] * records[i, REC_W] * (_F2 / LOG2_E)
+        u_scale = records[i, REC_U]
+        inverse_d = u_scale * u_scale * (_F2 / LOG2_E)
+        shear = records[i, REC_SHEAR] / u_scale
+        g_centre_x = -mu * (inverse_d / u_scale)
+        g_centre_y = -shear * g_centre_x - my * inverse_c
         g_means2d[i, 0], g_means2d[i, 1] = g_centre_x, g_centre_y
-        g_xx, g_xy, g_yy = _covariance_gradient(conic_a, conic_b, conic_c, -_HALF * mxx, -_HALF * mxy, -_HALF * myy)
+        g_d = muu * inverse_d * (_F1 / LOG2_E)
+        g_s = muy * (inverse_d / u_scale)
+        # From (d, s, c) to a, b, c; b stands twice in the matrix, each place gets half.
+        g_xx = g_d
+        g_xy = _HALF * g_s * inverse_c - shear * g_d
+        g_yy = _HALF * myy * inverse_c * inverse_c - shear * (g_s * inverse_c - shear * g_d)
         # covariance = P P^T with P = T N (rows u, v), hence dL/dP = 2 dL/dcovariance P.
         g_u, g_v = _blend(_F2 * g_xx, u, _F2 * g_xy, v), _blend(_F2 * g_xy, u, _F2 * g_yy, v)
 

@@ -57,12 +57,23 @@ def kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 
     Fast maths lets LLVM reorder sums, which vectorises reductions, and assumes that no NaN comes in: callers check.
     """
+    return _compiled(function, fastmath=True)
+
+
+def vector_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for kernels that spell their vectors out (`cpu_simd`): products are fused with sums, nothing is reordered."""
+    return _compiled(function, fastmath={"contract", "nsz"})
+
+
+def _compiled(function: Callable[..., Any], fastmath: bool | set[str]) -> Callable[..., Any]:
     # The run-time type checker of the tests wraps every function; numba needs the plain one.
     plain = inspect.unwrap(function)
     folder, user_setting = _cache_folder(), _numba_config.CACHE_DIR
     _numba_config.CACHE_DIR = str(folder or "")
     try:
-        return numba.njit(nogil=True, fastmath=True, error_model="numpy", boundscheck=False, cache=folder is not None)(plain)
+        return numba.njit(nogil=True, fastmath=fastmath, error_model="numpy", boundscheck=False, cache=folder is not None)(
+            plain
+        )
     finally:
         _numba_config.CACHE_DIR = user_setting
 
