@@ -50,4 +50,5 @@ REC_SLOPE, REC_HEIGHT2, REC_SHRINK, REC_TIP = 10, 11, 12, 13
 REC_SIZE = 16
 
 # What a tile leaves per (splat, tile) slot: sums of g = dL/d(ln alpha) times 1, u, u^2, dy, u dy, dy^2, then of colour.
+MOM_1, MOM_U, MOM_UU, MOM_Y, MOM_UY, MOM_YY, MOM_RED = 0, 1, 2, 3, 4, 5, 6  # green and blue follow red
 MOMENTS = 9

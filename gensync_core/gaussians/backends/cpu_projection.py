@@ -1,7 +1,10 @@
 """Per-splat kernels: projection of 3-D Gaussians to 2-D splats, and its gradient.
 
-Source: EWA splatting as in 3DGS eq. 5 and gsplat's pinhole camera. Vectors and matrices (row major) are tuples, which the
-compiler keeps in registers, unlike small arrays.
+Eight splats at a time, one in each lane: gathered into `lanes`, worked out, scattered. Vectors and matrices (row major) are
+tuples, which the compiler keeps in registers, unlike small arrays; their elements are numbers of the camera, the same for
+all splats, or F32x8.
+
+Source: EWA splatting as in 3DGS eq. 5 and gsplat's pinhole camera.
 """
 
 import math
@@ -25,6 +28,14 @@ from gensync_core.gaussians.backends.cpu_layout import (
     CAM_Y_MAX,
     CAM_Y_MIN,
     LOG2_E,
+    MOM_1,
+    MOM_RED,
+    MOM_U,
+    MOM_UU,
+    MOM_UY,
+    MOM_Y,
+    MOM_YY,
+    MOMENTS,
     NEAR,
     REC_BLUE,
     REC_GREEN,
@@ -34,6 +45,7 @@ from gensync_core.gaussians.backends.cpu_layout import (
     REC_RED,
     REC_SHEAR,
     REC_SHRINK,
+    REC_SIZE,
     REC_SLOPE,
     REC_TIP,
     REC_U,
@@ -43,7 +55,8 @@ from gensync_core.gaussians.backends.cpu_layout import (
     TILE_HEIGHT,
     TILE_WIDTH,
 )
-from gensync_core.gaussians.backends.cpu_runtime import inlined, kernel
+from gensync_core.gaussians.backends.cpu_runtime import inlined, vector_kernel
+from gensync_core.gaussians.backends.cpu_simd import least, load8, most, select, square_root, store, zeros8
 
 # Plain Python floats would turn whole expressions into float64.
 _F0, _F1, _F2, _HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
@@ -51,6 +64,14 @@ _TINY = np.float32(1e-24)
 _LARGEST_RADIUS = np.float32(1e9)
 _MARGIN = np.float32(1e-3)
 _INV_WIDTH, _INV_HEIGHT = np.float32(1 / TILE_WIDTH), np.float32(1 / TILE_HEIGHT)
+# Rows of `lanes`, eight floats each: what is gathered (and, going back, the gradient to it), then what is worked out.
+_LANES = 8
+_MEAN, _QUAT, _SCALE, _LOG_OPACITY = 0, 3, 7, 10
+_DEPTH, _EXTENT_X, _EXTENT_Y = 11, 12, 13
+_CENTRE, _SUMS = 11, 13
+_RECORD = 14
+_MOMENT = _RECORD + REC_SIZE
+_LANE_ROWS = _MOMENT + MOMENTS
 _LAST_X, _LAST_Y = np.float32(TILE_WIDTH - 0.5), np.float32(TILE_HEIGHT - 0.5)
 
 
@@ -96,10 +117,10 @@ def _scale_columns(m, s):
 
 
 @inlined
-def _unit_quat(quats, i):
-    """The normalised quaternion and the inverse of its length."""
-    w, x, y, z = quats[i, 0], quats[i, 1], quats[i, 2], quats[i, 3]
-    inverse = _F1 / math.sqrt(max(w * w + x * x + y * y + z * z, _TINY))
+def _unit_quat(lanes):
+    """The normalised quaternions and the inverse of their lengths."""
+    w, x, y, z = _lane(lanes, _QUAT), _lane(lanes, _QUAT + 1), _lane(lanes, _QUAT + 2), _lane(lanes, _QUAT + 3)
+    inverse = _F1 / square_root(most(w * w + x * x + y * y + z * z, _TINY))
     return (w * inverse, x * inverse, y * inverse, z * inverse), inverse
 
 
@@ -125,9 +146,33 @@ def _camera_rotation(camera):
 
 
 @inlined
-def _to_camera(camera, rotation, means, i):
-    """The centre of Gaussian i in the camera's frame."""
-    x, y, z = _times_column(rotation, (means[i, 0], means[i, 1], means[i, 2]))
+def _gather(lanes, start, count, means, quats, scales):
+    """Put `count` Gaussians from `start` on into the lanes."""
+    for lane in range(count):
+        i = start + lane
+        for k in range(3):
+            lanes[(_MEAN + k) * _LANES + lane] = means[i, k]
+            lanes[(_SCALE + k) * _LANES + lane] = scales[i, k]
+        for k in range(4):
+            lanes[(_QUAT + k) * _LANES + lane] = quats[i, k]
+
+
+@inlined
+def _lane(lanes, row):
+    return load8(lanes, row * _LANES)
+
+
+@inlined
+def _put_vector(lanes, row, vector):
+    store(lanes, row * _LANES, vector[0])
+    store(lanes, (row + 1) * _LANES, vector[1])
+    store(lanes, (row + 2) * _LANES, vector[2])
+
+
+@inlined
+def _to_camera(camera, rotation, lanes):
+    """The centres in the camera's frame."""
+    x, y, z = _times_column(rotation, (_lane(lanes, _MEAN), _lane(lanes, _MEAN + 1), _lane(lanes, _MEAN + 2)))
     return x + camera[CAM_T], y + camera[CAM_T + 1], z + camera[CAM_T + 2]
 
 
@@ -135,8 +180,8 @@ def _to_camera(camera, rotation, means, i):
 def _limited_tangents(camera, x, y, inverse_z):
     """x/z and y/z, limited to near the image: far outside, the linearised projection explodes."""
     return (
-        min(max(x * inverse_z, camera[CAM_X_MIN]), camera[CAM_X_MAX]),
-        min(max(y * inverse_z, camera[CAM_Y_MIN]), camera[CAM_Y_MAX]),
+        least(most(x * inverse_z, camera[CAM_X_MIN]), camera[CAM_X_MAX]),
+        least(most(y * inverse_z, camera[CAM_Y_MIN]), camera[CAM_Y_MAX]),
     )
 
 
@@ -151,7 +196,7 @@ def _screen_jacobian(camera, rotation, tangent_x, tangent_y, inverse_z):
     )
 
 
-@kernel
+@vector_kernel
 def project_splats(
     first, last, means, quats, scales, opacities, colors, camera, tiles_x, tiles_y,
     records, depths, means2d, radii, tile_rects, tile_counts,
@@ -161,56 +206,70 @@ def project_splats(
     A splat that is behind the camera, too faint or outside the image gets no tiles and radius 0.
     """
     camera_rotation = _camera_rotation(camera)
-    for i in range(first * BLOCK, min(means.shape[0], last * BLOCK)):
-        tile_counts[i] = 0
-        radii[i, 0] = radii[i, 1] = 0
-        x, y, z = _to_camera(camera, camera_rotation, means, i)
-        depths[i] = z
-        if z <= NEAR:
-            means2d[i, 0] = means2d[i, 1] = _F0
-            continue
-        inverse_z = _F1 / z
+    lanes = np.zeros(_LANE_ROWS * _LANES, np.float32)
+    end = min(means.shape[0], last * BLOCK)
+    for start in range(first * BLOCK, end, _LANES):
+        count = min(_LANES, end - start)
+        _gather(lanes, start, count, means, quats, scales)
+        for lane in range(count):
+            lanes[_LOG_OPACITY * _LANES + lane] = math.log2(max(opacities[start + lane], np.float32(1e-9)))
+
+        x, y, z = _to_camera(camera, camera_rotation, lanes)
+        inverse_z = _F1 / most(z, NEAR)
         tangent_x, tangent_y = _limited_tangents(camera, x, y, inverse_z)
         t_x, t_y = _screen_jacobian(camera, camera_rotation, tangent_x, tangent_y, inverse_z)
-        quat, _ = _unit_quat(quats, i)
+        quat, _ = _unit_quat(lanes)
         # N = R S; the splat's covariance is T N N^T T^T plus the low-pass filter. u and v are the rows of T N.
-        n = _scale_columns(_rotation(quat), (scales[i, 0], scales[i, 1], scales[i, 2]))
+        n = _scale_columns(_rotation(quat), (_lane(lanes, _SCALE), _lane(lanes, _SCALE + 1), _lane(lanes, _SCALE + 2)))
         u, v = _row_times(t_x, n), _row_times(t_y, n)
         uu, vv = _dot(u, u), _dot(v, v)
         a, b, c = uu + BLUR, _dot(u, v), vv + BLUR
         # d = a - b^2/c and det = c d, by |u x v|^2 = |u|^2 |v|^2 - (u.v)^2: the difference itself cancels for thin splats.
         uxv = _cross(u, v)
         det = _dot(uxv, uxv) + BLUR * (uu + vv) + BLUR * BLUR
-        d = det / c
-
-        opacity = opacities[i]
-        log_opacity = math.log2(max(opacity, np.float32(1e-9)))
+        inverse_a, inverse_c = _F1 / a, _F1 / c
+        u_scale = square_root(_HALF * LOG2_E * c / det)
         # Squared radius, in standard deviations, of the ellipse where alpha falls to 1/255.
-        cut = max((log_opacity - ALPHA_MIN_LOG2) * (_F2 / LOG2_E), _F0)
-        centre_x, centre_y = camera[CAM_FX] * x * inverse_z + camera[CAM_CX], camera[CAM_FY] * y * inverse_z + camera[CAM_CY]
-        extent_x, extent_y = math.sqrt(cut * a) + _MARGIN, math.sqrt(cut * c) + _MARGIN
+        cut = most((_lane(lanes, _LOG_OPACITY) - ALPHA_MIN_LOG2) * (_F2 / LOG2_E), _F0)
+        extent_y = square_root(cut * c) + _MARGIN
+        store(lanes, _DEPTH * _LANES, z)
+        store(lanes, _EXTENT_X * _LANES, square_root(cut * a) + _MARGIN)
+        store(lanes, _EXTENT_Y * _LANES, extent_y)
+        store(lanes, (_RECORD + REC_X) * _LANES, x * inverse_z * camera[CAM_FX] + camera[CAM_CX])
+        store(lanes, (_RECORD + REC_Y) * _LANES, y * inverse_z * camera[CAM_FY] + camera[CAM_CY])
+        store(lanes, (_RECORD + REC_U) * _LANES, u_scale)
+        store(lanes, (_RECORD + REC_SHEAR) * _LANES, u_scale * (b * inverse_c))
+        store(lanes, (_RECORD + REC_W) * _LANES, square_root(_HALF * LOG2_E * inverse_c))
+        store(lanes, (_RECORD + REC_LOG_OPACITY) * _LANES, _lane(lanes, _LOG_OPACITY))
+        store(lanes, (_RECORD + REC_SLOPE) * _LANES, b * inverse_a)
+        store(lanes, (_RECORD + REC_HEIGHT2) * _LANES, (cut + np.float32(1e-4)) * det * inverse_a)
+        store(lanes, (_RECORD + REC_SHRINK) * _LANES, det * inverse_a * inverse_a)
+        store(lanes, (_RECORD + REC_TIP) * _LANES, b * inverse_c * extent_y)
 
-        means2d[i, 0], means2d[i, 1] = centre_x, centre_y
-        u_scale = math.sqrt(_HALF * LOG2_E / d)
-        records[i, REC_X], records[i, REC_Y] = centre_x, centre_y
-        records[i, REC_U], records[i, REC_SHEAR] = u_scale, u_scale * (b / c)
-        records[i, REC_W] = math.sqrt(_HALF * LOG2_E / c)
-        records[i, REC_LOG_OPACITY], records[i, REC_OPACITY] = log_opacity, opacity
-        records[i, REC_RED], records[i, REC_GREEN], records[i, REC_BLUE] = colors[i, 0], colors[i, 1], colors[i, 2]
-        records[i, REC_SLOPE] = b / a
-        records[i, REC_HEIGHT2] = (cut + np.float32(1e-4)) * det / a
-        records[i, REC_SHRINK] = det / (a * a)
-        records[i, REC_TIP] = b / c * extent_y
+        for lane in range(count):
+            i = start + lane
+            for k in range(REC_SIZE):
+                records[i, k] = lanes[(_RECORD + k) * _LANES + lane]
+            records[i, REC_OPACITY] = opacities[i]
+            records[i, REC_RED], records[i, REC_GREEN], records[i, REC_BLUE] = colors[i, 0], colors[i, 1], colors[i, 2]
+            depths[i], means2d[i, 0], means2d[i, 1] = lanes[_DEPTH * _LANES + lane], records[i, REC_X], records[i, REC_Y]
+            extent_x, extent_y = lanes[_EXTENT_X * _LANES + lane], lanes[_EXTENT_Y * _LANES + lane]
+            seen = depths[i] > NEAR and records[i, REC_LOG_OPACITY] >= ALPHA_MIN_LOG2
+            _cover_tiles(i, seen, camera, extent_x, extent_y, tiles_x, tiles_y, means2d, radii, tile_rects, tile_counts)
 
-        if log_opacity < ALPHA_MIN_LOG2 or centre_x + extent_x <= _F0 or centre_x - extent_x >= camera[CAM_WIDTH]:
-            continue
-        if centre_y + extent_y <= _F0 or centre_y - extent_y >= camera[CAM_HEIGHT]:
-            continue
-        # Tiles that hold the centre of a pixel inside the extents.
-        left = max(0, np.int64(math.ceil((centre_x - extent_x - _LAST_X) * _INV_WIDTH)))
-        right = min(tiles_x - 1, np.int64(math.floor((centre_x + extent_x - _HALF) * _INV_WIDTH)))
-        top = max(0, np.int64(math.ceil((centre_y - extent_y - _LAST_Y) * _INV_HEIGHT)))
-        bottom = min(tiles_y - 1, np.int64(math.floor((centre_y + extent_y - _HALF) * _INV_HEIGHT)))
+
+@inlined
+def _cover_tiles(i, seen, camera, extent_x, extent_y, tiles_x, tiles_y, means2d, radii, tile_rects, tile_counts):
+    """Tiles that hold the centre of a pixel inside the extents, and the radii."""
+    low_x, high_x = max(means2d[i, 0] - extent_x, -_F1), min(means2d[i, 0] + extent_x, camera[CAM_WIDTH] + _F1)
+    low_y, high_y = max(means2d[i, 1] - extent_y, -_F1), min(means2d[i, 1] + extent_y, camera[CAM_HEIGHT] + _F1)
+    tile_counts[i] = 0
+    radii[i, 0] = radii[i, 1] = 0
+    if seen and high_x > _F0 and low_x < camera[CAM_WIDTH] and high_y > _F0 and low_y < camera[CAM_HEIGHT]:
+        left = max(0, np.int32(math.ceil((low_x - _LAST_X) * _INV_WIDTH)))
+        right = min(tiles_x - 1, np.int32(math.floor((high_x - _HALF) * _INV_WIDTH)))
+        top = max(0, np.int32(math.ceil((low_y - _LAST_Y) * _INV_HEIGHT)))
+        bottom = min(tiles_y - 1, np.int32(math.floor((high_y - _HALF) * _INV_HEIGHT)))
         count = max(0, right - left + 1) * max(0, bottom - top + 1)
         if count > 0:
             tile_rects[i, 0], tile_rects[i, 1], tile_rects[i, 2], tile_rects[i, 3] = left, right, top, bottom
@@ -237,24 +296,28 @@ def _quat_gradient(quat, inverse_length, g):
 
 
 @inlined
-def _sum_slots(moments, slot_rows, first_slot, end_slot):
-    """Sum of all slots of a splat, in the order of its tiles: one order whatever the number of threads."""
-    m, mu, muu, my, muy, myy, red, green, blue = _F0, _F0, _F0, _F0, _F0, _F0, _F0, _F0, _F0
-    for slot in range(first_slot, end_slot):
-        if slot_rows[slot, 1] >= slot_rows[slot, 0]:
-            m += moments[slot, 0]
-            mu += moments[slot, 1]
-            muu += moments[slot, 2]
-            my += moments[slot, 3]
-            muy += moments[slot, 4]
-            myy += moments[slot, 5]
-            red += moments[slot, 6]
-            green += moments[slot, 7]
-            blue += moments[slot, 8]
-    return m, mu, muu, my, muy, myy, red, green, blue
+def _gather_moments(lanes, start, count, records, slot_rows, slot_starts, moments):
+    """Put the sums over all slots of `count` splats into the lanes, and what of their records is needed.
+
+    In the order of a splat's tiles: one order whatever the number of threads. Slots without rows were never written.
+    """
+    for lane in range(count):
+        i = start + lane
+        sums, last_sum = zeros8(), _F0
+        for slot in range(slot_starts[i], slot_starts[i + 1]):
+            if slot_rows[slot, 1] >= slot_rows[slot, 0]:
+                sums = sums + load8(moments, slot * MOMENTS)
+                last_sum += moments[slot, MOMENTS - 1]
+        store(lanes, _SUMS * _LANES, sums)
+        for k in range(MOMENTS - 1):
+            lanes[(_MOMENT + k) * _LANES + lane] = lanes[_SUMS * _LANES + k]
+        lanes[(_MOMENT + MOMENTS - 1) * _LANES + lane] = last_sum
+        for k in range(REC_U, REC_W + 1):
+            lanes[(_RECORD + k) * _LANES + lane] = records[i, k]
+        lanes[(_RECORD + REC_OPACITY) * _LANES + lane] = records[i, REC_OPACITY]
 
 
-@kernel
+@vector_kernel
 def project_splats_backward(
     first, last, means, quats, scales, camera, records, slot_rows, slot_starts, moments,
     g_means, g_quats, g_scales, g_opacities, g_colors, g_means2d,
@@ -262,39 +325,35 @@ def project_splats_backward(
     """Gradients of the splats in blocks `first` to `last` from the moments that the tiles left in their slots."""
     camera_rotation = _camera_rotation(camera)
     fx, fy = camera[CAM_FX], camera[CAM_FY]
-    for i in range(first * BLOCK, min(means.shape[0], last * BLOCK)):
-        if slot_starts[i] == slot_starts[i + 1]:
-            g_means[i, :], g_quats[i, :], g_scales[i, :], g_opacities[i], g_colors[i, :] = _F0, _F0, _F0, _F0, _F0
-            g_means2d[i, 0] = g_means2d[i, 1] = _F0
-            continue
-        m, mu, muu, my, muy, myy, red, green, blue = _sum_slots(moments, slot_rows, slot_starts[i], slot_starts[i + 1])
-        g_colors[i, 0], g_colors[i, 1], g_colors[i, 2] = red, green, blue
-        g_opacities[i] = m / records[i, REC_OPACITY]
+    lanes = np.ones(_LANE_ROWS * _LANES, np.float32)
+    end = min(means.shape[0], last * BLOCK)
+    for start in range(first * BLOCK, end, _LANES):
+        count = min(_LANES, end - start)
+        _gather(lanes, start, count, means, quats, scales)
+        _gather_moments(lanes, start, count, records, slot_rows, slot_starts, moments)
 
         # Forward values again: cheaper than keeping them.
-        x, y, z = _to_camera(camera, camera_rotation, means, i)
-        inverse_z = _F1 / z
+        x, y, z = _to_camera(camera, camera_rotation, lanes)
+        inverse_z = _F1 / most(z, NEAR)
         tangent_x, tangent_y = _limited_tangents(camera, x, y, inverse_z)
         t_x, t_y = _screen_jacobian(camera, camera_rotation, tangent_x, tangent_y, inverse_z)
-        quat, inverse_length = _unit_quat(quats, i)
-        rotation, scale = _rotation(quat), (scales[i, 0], scales[i, 1], scales[i, 2])
+        quat, inverse_length = _unit_quat(lanes)
+        rotation, scale = _rotation(quat), (_lane(lanes, _SCALE), _lane(lanes, _SCALE + 1), _lane(lanes, _SCALE + 2))
         n = _scale_columns(rotation, scale)
         u, v = _row_times(t_x, n), _row_times(t_y, n)
 
         # ln alpha = ln o - (e^2/d + dy^2/c)/2 with e = dx - s dy, s = b/c, d = a - b s; u = sqrt(k/d) e.
-        inverse_c = records[i, REC_W] * records[i, REC_W] * (_F2 / LOG2_E)
-        u_scale = records[i, REC_U]
-        inverse_d = u_scale * u_scale * (_F2 / LOG2_E)
-        shear = records[i, REC_SHEAR] / u_scale
-        g_centre_x = -mu * (inverse_d / u_scale)
-        g_centre_y = -shear * g_centre_x - my * inverse_c
-        g_means2d[i, 0], g_means2d[i, 1] = g_centre_x, g_centre_y
-        g_d = muu * inverse_d * (_F1 / LOG2_E)
-        g_s = muy * (inverse_d / u_scale)
+        w_scale, u_scale = _lane(lanes, _RECORD + REC_W), _lane(lanes, _RECORD + REC_U)
+        inverse_c, u_over_d = w_scale * w_scale * (_F2 / LOG2_E), u_scale * (_F2 / LOG2_E)
+        shear = _lane(lanes, _RECORD + REC_SHEAR) / u_scale
+        g_centre_x = -_lane(lanes, _MOMENT + MOM_U) * u_over_d
+        g_centre_y = -shear * g_centre_x - _lane(lanes, _MOMENT + MOM_Y) * inverse_c
+        g_d = _lane(lanes, _MOMENT + MOM_UU) * u_scale * u_over_d * (_F1 / LOG2_E)
+        g_s = _lane(lanes, _MOMENT + MOM_UY) * u_over_d
         # From (d, s, c) to a, b, c; b stands twice in the matrix, each place gets half.
         g_xx = g_d
         g_xy = _HALF * g_s * inverse_c - shear * g_d
-        g_yy = _HALF * myy * inverse_c * inverse_c - shear * (g_s * inverse_c - shear * g_d)
+        g_yy = _HALF * _lane(lanes, _MOMENT + MOM_YY) * inverse_c * inverse_c - shear * (g_s * inverse_c - shear * g_d)
         # covariance = P P^T with P = T N (rows u, v), hence dL/dP = 2 dL/dcovariance P.
         g_u, g_v = _blend(_F2 * g_xx, u, _F2 * g_xy, v), _blend(_F2 * g_xy, u, _F2 * g_yy, v)
 
@@ -302,20 +361,45 @@ def project_splats_backward(
         row0 = _blend(t_x[0], g_u, t_y[0], g_v)
         row1 = _blend(t_x[1], g_u, t_y[1], g_v)
         row2 = _blend(t_x[2], g_u, t_y[2], g_v)
-        for k in range(3):
-            g_scales[i, k] = row0[k] * rotation[k] + row1[k] * rotation[3 + k] + row2[k] * rotation[6 + k]
         g_n = (row0[0], row0[1], row0[2], row1[0], row1[1], row1[2], row2[0], row2[1], row2[2])
         g_quat = _quat_gradient(quat, inverse_length, _scale_columns(g_n, scale))
-        g_quats[i, 0], g_quats[i, 1], g_quats[i, 2], g_quats[i, 3] = g_quat
 
         # dL/dT = dL/dP N^T, dL/dJ = dL/dT R_camera^T, with J = [fx/z, 0, -fx tx/z; 0, fy/z, -fy ty/z].
         g_jx = _times_column(camera_rotation, _times_column(n, g_u))
         g_jy = _times_column(camera_rotation, _times_column(n, g_v))
         # A tangent at its limit passes no gradient on.
-        g_tangent_x = -fx * inverse_z * g_jx[2] if camera[CAM_X_MIN] < tangent_x < camera[CAM_X_MAX] else _F0
-        g_tangent_y = -fy * inverse_z * g_jy[2] if camera[CAM_Y_MIN] < tangent_y < camera[CAM_Y_MAX] else _F0
+        free_x = (tangent_x > camera[CAM_X_MIN]) & (tangent_x < camera[CAM_X_MAX])
+        free_y = (tangent_y > camera[CAM_Y_MIN]) & (tangent_y < camera[CAM_Y_MAX])
+        g_tangent_x = select(free_x, -fx * inverse_z * g_jx[2], _F0)
+        g_tangent_y = select(free_y, -fy * inverse_z * g_jy[2], _F0)
         g_x = (g_tangent_x + g_centre_x * fx) * inverse_z
         g_y = (g_tangent_y + g_centre_y * fy) * inverse_z
         g_z = inverse_z * inverse_z * (fx * (tangent_x * g_jx[2] - g_jx[0]) + fy * (tangent_y * g_jy[2] - g_jy[1]))
-        g_z -= (g_x * x + g_y * y) * inverse_z
-        g_means[i, 0], g_means[i, 1], g_means[i, 2] = _row_times((g_x, g_y, g_z), camera_rotation)
+        g_mean = _row_times((g_x, g_y, g_z - (g_x * x + g_y * y) * inverse_z), camera_rotation)
+
+        _put_vector(lanes, _MEAN, g_mean)
+        g_scale = (
+            row0[0] * rotation[0] + row1[0] * rotation[3] + row2[0] * rotation[6],
+            row0[1] * rotation[1] + row1[1] * rotation[4] + row2[1] * rotation[7],
+            row0[2] * rotation[2] + row1[2] * rotation[5] + row2[2] * rotation[8],
+        )
+        _put_vector(lanes, _SCALE, g_scale)
+        _put_vector(lanes, _QUAT, (g_quat[0], g_quat[1], g_quat[2]))
+        store(lanes, (_QUAT + 3) * _LANES, g_quat[3])
+        store(lanes, _CENTRE * _LANES, g_centre_x)
+        store(lanes, (_CENTRE + 1) * _LANES, g_centre_y)
+        store(lanes, _LOG_OPACITY * _LANES, _lane(lanes, _MOMENT + MOM_1) / _lane(lanes, _RECORD + REC_OPACITY))
+        for lane in range(count):
+            i = start + lane
+            if slot_starts[i] == slot_starts[i + 1]:
+                g_means[i, :], g_quats[i, :], g_scales[i, :], g_opacities[i], g_colors[i, :] = _F0, _F0, _F0, _F0, _F0
+                g_means2d[i, 0] = g_means2d[i, 1] = _F0
+                continue
+            for k in range(3):
+                g_means[i, k] = lanes[(_MEAN + k) * _LANES + lane]
+                g_scales[i, k] = lanes[(_SCALE + k) * _LANES + lane]
+                g_colors[i, k] = lanes[(_MOMENT + MOM_RED + k) * _LANES + lane]
+            for k in range(4):
+                g_quats[i, k] = lanes[(_QUAT + k) * _LANES + lane]
+            g_opacities[i] = lanes[_LOG_OPACITY * _LANES + lane]
+            g_means2d[i, 0], g_means2d[i, 1] = lanes[_CENTRE * _LANES + lane], lanes[(_CENTRE + 1) * _LANES + lane]

@@ -6,8 +6,8 @@ masked stores). Here a kernel says what it wants: `F32x8` and `F32x16` values ar
 processor work on two chains of dependent operations at once. The code is the same on any machine.
 
 For `vector_kernel`s only: fast maths would take the rounding in `exp2` for a no-op. Inside kernels: `v + w`, `v - w`,
-`v * w`, `v / w` with vectors of one width or a vector and an np.float32; `v > w`, `v >= w`, `v <= w` give masks, `m & n`
-and `m | n` join them; the functions below do the rest. Products may be fused with sums (FMA).
+`v * w`, `v / w`, `-v` with vectors of one width or a vector and an np.float32; `v < w`, `v > w`, `v >= w`, `v <= w` give
+masks, `m & n` and `m | n` join them; the functions below do the rest. Products may be fused with sums (FMA).
 """
 
 import operator
@@ -114,9 +114,20 @@ _define_operator(operator.add, lambda builder, a, b: builder.fadd(a, b, flags=_F
 _define_operator(operator.sub, lambda builder, a, b: builder.fsub(a, b, flags=_FUSE))
 _define_operator(operator.mul, lambda builder, a, b: builder.fmul(a, b, flags=_FUSE))
 _define_operator(operator.truediv, lambda builder, a, b: builder.fdiv(a, b, flags=_FUSE))
+_define_operator(operator.lt, lambda builder, a, b: builder.fcmp_ordered("<", a, b), compares=True)
 _define_operator(operator.gt, lambda builder, a, b: builder.fcmp_ordered(">", a, b), compares=True)
 _define_operator(operator.ge, lambda builder, a, b: builder.fcmp_ordered(">=", a, b), compares=True)
 _define_operator(operator.le, lambda builder, a, b: builder.fcmp_ordered("<=", a, b), compares=True)
+
+
+@type_callable(operator.neg)
+def _type_negation(context):  # pyright: ignore[reportUnusedFunction]
+    return lambda value: value if isinstance(value, _Vector) else None
+
+
+@lower_builtin(operator.neg, _Vector)
+def _lower_negation(context, builder, signature, arguments):  # pyright: ignore[reportUnusedFunction]
+    return builder.fneg(arguments[0])
 
 
 def _define_mask_operator(symbol: Callable[..., Any], emit: Callable[[Any, Any, Any], Any]) -> None:
@@ -147,7 +158,8 @@ def _loader(vector: _Vector) -> Callable[..., Any]:
             return None
 
         def emit(context, builder, signature, arguments):
-            address = _address(context, builder, signature.args[0], *arguments, context.get_value_type(vector))
+            array, position = arguments
+            address = _address(context, builder, signature.args[0], array, position, context.get_value_type(vector))
             return builder.load(address, align=4)
 
         return vector(array, index), emit
@@ -342,10 +354,13 @@ def sums_of_eight(typing_context, a, b, c, d, e, f, g, h):
 
     def emit(context, builder, signature, vectors):
         pairs = [
-            _fold(builder, *vectors[i : i + 2], [0, 8, 2, 10, 4, 12, 6, 14], [1, 9, 3, 11, 5, 13, 7, 15]) for i in (0, 2, 4, 6)
+            _fold(builder, vectors[i], vectors[i + 1], [0, 8, 2, 10, 4, 12, 6, 14], [1, 9, 3, 11, 5, 13, 7, 15])
+            for i in (0, 2, 4, 6)
         ]
-        fours = [_fold(builder, *pairs[i : i + 2], [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]) for i in (0, 2)]
-        return _fold(builder, *fours, [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
+        fours = [
+            _fold(builder, pairs[i], pairs[i + 1], [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]) for i in (0, 2)
+        ]
+        return _fold(builder, fours[0], fours[1], [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15])
 
     return F32x8(*(F32x8,) * 8), emit
 
