@@ -57,8 +57,10 @@ $(VENV)/.torch:
 
 $(VENV)/.installed: $(VENV)/.torch $(MANIFEST)
 	$(UV) -e .
+	$(BIN)/python -m gensync_core compile
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.torch $(MANIFEST)
 	$(UV) -e '.[dev]'
+	$(BIN)/python -m gensync_core compile
 	@touch $@ $(VENV)/.installed

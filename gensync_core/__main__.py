@@ -37,6 +37,7 @@ def _parser() -> argparse.ArgumentParser:
     for stage in SPEAKER_STAGES:
         commands.add_parser(stage).add_argument("--speaker", required=True)
     commands.add_parser("joint")
+    commands.add_parser("compile", help="compile the renderer's kernels now rather than on first use")
     commands.add_parser("synth").add_argument("--job", required=True)
     check = commands.add_parser("check")
     check.add_argument("video", type=Path)
@@ -44,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export")
     export.add_argument("--speaker", required=True)
     export.add_argument("--out", type=Path, required=True)
+    export.add_argument("--format", default="ply", choices=("ply", "splat", "compressed"))
     sample = commands.add_parser("sample")
     sample.add_argument("--name", required=True)
     sample.add_argument("--out", type=Path, required=True)
@@ -74,7 +76,11 @@ def _dispatch(options: argparse.Namespace) -> None:
     elif options.stage == "export":
         from gensync_core.stages.export import export
 
-        export(project, options.speaker, options.out)
+        export(project, options.speaker, options.out, options.format)
+    elif options.stage == "compile":
+        from gensync_core.training.warm_up import compile_kernels
+
+        compile_kernels()
     else:
         _run_stage(project, options)
 

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 
 from gensync_core.errors import UsageError
-from gensync_core.gaussians.backends import cpu, gsplat_cuda, reference
-from gensync_core.gaussians.backends.cpu_runtime import set_default_threads
+from gensync_core.gaussians.backends import cpu_runtime, gsplat_cuda, reference
 from gensync_core.gaussians.spherical_harmonics import view_colors
 
 _log = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ def choose_backend(params: RenderParams) -> Backend:
     """Settle which renderer runs and on which device, and say so in the log.
 
     Raises:
-        UsageError: gsplat is asked for by name and cannot run here.
+        UsageError: gsplat is asked for by name and cannot run here, or the kernels of the CPU cannot.
     """
     missing = gsplat_cuda.why_not_available()
     if params.backend == "gsplat" and missing is not None:
@@ -99,8 +98,10 @@ def choose_backend(params: RenderParams) -> Backend:
     name = params.backend
     if name == "auto":
         name = "cpu" if missing is not None else "gsplat"
+    if name == "cpu" and (reason := cpu_runtime.why_not_available()) is not None:
+        raise UsageError(reason)
     backend = Backend(name, "cuda" if name == "gsplat" else "cpu", params.threads)
-    set_default_threads(params.threads)
+    cpu_runtime.set_default_threads(params.threads)
     _log.info("rasterizer: %s on %s, %d threads", backend.name, backend.device, backend.threads)
     return backend
 
@@ -172,6 +173,8 @@ def _renderer(backend: Backend, device: torch.device) -> Callable[..., tuple[Ten
     if backend.name == "cpu":
         if device.type != "cpu":
             raise ValueError(f"the cpu backend takes tensors on the CPU, got {device}")
+        from gensync_core.gaussians.backends import cpu  # its vectors need numba to be defined
+
         return functools.partial(cpu.render, threads=backend.threads)
     if backend.name == "gsplat":
         return gsplat_cuda.render

@@ -173,3 +173,21 @@ def render(
     stack = (lambda parts: parts[0][None]) if num_cameras == 1 else torch.stack
     image, alpha, means2d, radii, depths = (stack(parts) for parts in zip(*views, strict=True))
     return image, alpha, means2d, radii, depths
+
+
+def count_alpha_evaluations(
+    means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, viewmat: Tensor, K: Tensor, width: int, height: int
+) -> int:
+    """How many alphas, one for each pixel and splat, one forward pass works out: what its time is spent on."""
+    inputs = (means, quats, scales, opacities, torch.zeros_like(means))
+    arrays = tuple(tensor.detach().contiguous().numpy() for tensor in inputs)
+    splats = _project_and_bin(arrays, camera_vector(viewmat, K, width, height), width, height, threads=1)
+    image, alpha = np.empty((height, width, 3), np.float32), np.empty((height, width), np.float32)
+    entries_used = np.empty(splats.num_tiles, np.int32)
+    blend_tiles(
+        0, splats.num_tiles, splats.records, splats.entry_splats, splats.entry_slots, splats.slot_rows, splats.tile_starts,
+        splats.tiles_x, image, alpha, entries_used,
+    )  # fmt: skip
+    used = [np.arange(first, end) for first, end in zip(splats.tile_starts[:-1], entries_used, strict=True)]
+    rows = splats.slot_rows[splats.entry_slots[np.concatenate(used)]].astype(np.int64)
+    return int((rows[:, 1] - rows[:, 0] + 1).sum()) * layout.TILE_WIDTH

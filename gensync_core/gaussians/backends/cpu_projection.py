@@ -271,11 +271,10 @@ def _cover_tiles(i, seen, camera, extent_x, extent_y, tiles_x, tiles_y, means2d,
         top = max(0, np.int32(math.ceil((low_y - _LAST_Y) * _INV_HEIGHT)))
         bottom = min(tiles_y - 1, np.int32(math.floor((high_y - _HALF) * _INV_HEIGHT)))
         count = max(0, right - left + 1) * max(0, bottom - top + 1)
-        if count > 0:
-            tile_rects[i, 0], tile_rects[i, 1], tile_rects[i, 2], tile_rects[i, 3] = left, right, top, bottom
-            tile_counts[i] = count
-            radii[i, 0] = np.int32(math.ceil(min(extent_x, _LARGEST_RADIUS)))
-            radii[i, 1] = np.int32(math.ceil(min(extent_y, _LARGEST_RADIUS)))
+        tile_rects[i, 0], tile_rects[i, 1], tile_rects[i, 2], tile_rects[i, 3] = left, right, top, bottom
+        tile_counts[i] = count
+        radii[i, 0] = np.int32(math.ceil(min(extent_x, _LARGEST_RADIUS)))
+        radii[i, 1] = np.int32(math.ceil(min(extent_y, _LARGEST_RADIUS)))
 
 
 @inlined
@@ -349,15 +348,22 @@ def project_splats_backward(
         g_centre_x = -_lane(lanes, _MOMENT + MOM_U) * u_over_d
         g_centre_y = -shear * g_centre_x - _lane(lanes, _MOMENT + MOM_Y) * inverse_c
         g_d = _lane(lanes, _MOMENT + MOM_UU) * u_scale * u_over_d * (_F1 / LOG2_E)
-        g_s = _lane(lanes, _MOMENT + MOM_UY) * u_over_d
-        # From (d, s, c) to a, b, c; b stands twice in the matrix, each place gets half.
-        g_xx = g_d
-        g_xy = _HALF * g_s * inverse_c - shear * g_d
-        g_yy = _HALF * _lane(lanes, _MOMENT + MOM_YY) * inverse_c * inverse_c - shear * (g_s * inverse_c - shear * g_d)
-        # covariance = P P^T with P = T N (rows u, v), hence dL/dP = 2 dL/dcovariance P.
-        g_u, g_v = _blend(_F2 * g_xx, u, _F2 * g_xy, v), _blend(_F2 * g_xy, u, _F2 * g_yy, v)
+        r = _lane(lanes, _MOMENT + MOM_UY) * u_over_d * inverse_c
+        twice_g_c = _lane(lanes, _MOMENT + MOM_YY) * inverse_c * inverse_c
+        # covariance = P P^T + blur with P = T N (rows u, v). Not by way of its entries a, b, c: their gradients cancel for
+        # long thin splats. e = u - s v in a form that does not.
+        e = _blend(inverse_c, _cross(v, _cross(u, v)), inverse_c * BLUR, u)
+        rest = _blend(r, e, twice_g_c, v)
+        g_u = _blend(_F2 * g_d, e, r, v)
+        g_v = _blend(-shear, g_u, _F1, rest)
+        # To the scales: u_k and v_k are scale_k times the rows of T R, and u_k - s v_k is e_k.
+        g_scale = (
+            (g_u[0] * e[0] + rest[0] * v[0]) / most(scale[0], _TINY),
+            (g_u[1] * e[1] + rest[1] * v[1]) / most(scale[1], _TINY),
+            (g_u[2] * e[2] + rest[2] * v[2]) / most(scale[2], _TINY),
+        )
 
-        # dL/dN = T^T dL/dP, by rows; then to the scales and, through dL/dR = dL/dN S, to the quaternion.
+        # dL/dN = T^T dL/dP, by rows; then, through dL/dR = dL/dN S, to the quaternion.
         row0 = _blend(t_x[0], g_u, t_y[0], g_v)
         row1 = _blend(t_x[1], g_u, t_y[1], g_v)
         row2 = _blend(t_x[2], g_u, t_y[2], g_v)
@@ -378,11 +384,6 @@ def project_splats_backward(
         g_mean = _row_times((g_x, g_y, g_z - (g_x * x + g_y * y) * inverse_z), camera_rotation)
 
         _put_vector(lanes, _MEAN, g_mean)
-        g_scale = (
-            row0[0] * rotation[0] + row1[0] * rotation[3] + row2[0] * rotation[6],
-            row0[1] * rotation[1] + row1[1] * rotation[4] + row2[1] * rotation[7],
-            row0[2] * rotation[2] + row1[2] * rotation[5] + row2[2] * rotation[8],
-        )
         _put_vector(lanes, _SCALE, g_scale)
         _put_vector(lanes, _QUAT, (g_quat[0], g_quat[1], g_quat[2]))
         store(lanes, (_QUAT + 3) * _LANES, g_quat[3])

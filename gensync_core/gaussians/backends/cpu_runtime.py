@@ -17,16 +17,29 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numba
+from gensync_core.errors import UsageError
+
+try:
+    import numba
+except Exception as error:  # a missing wheel, or a library that does not load: whatever it is, the reference can go on
+    numba, _import_error = None, error
 
 _log = logging.getLogger(__name__)
-
-_numba_config: Any = numba.config
 _CHUNKS_PER_THREAD = 6
 
 
+def why_not_available() -> str | None:
+    """None where compiled kernels can run here, else the reason in words and what to do."""
+    if numba is not None:
+        return None
+    return (
+        f"the CPU kernels cannot run here: numba does not load ({_import_error}). Reinstall numba and llvmlite, or go on "
+        "without them: render.backend: reference in params.yaml gives the same pictures, some hundred times slower"
+    )
+
+
 @functools.cache
-def _cache_folder() -> Path | None:
+def cache_folder() -> Path | None:
     """The first writable folder for compiled kernels; None where there is none (then every process compiles anew).
 
     The name carries a digest of this folder's kernel sources, because numba notices a change in the kernel's own file
@@ -38,7 +51,8 @@ def _cache_folder() -> Path | None:
         digest.update(source.read_bytes())
     name = f"kernels-{digest.hexdigest()[:12]}"
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
-    bases = [Path(_numba_config.CACHE_DIR)] if _numba_config.CACHE_DIR else []
+    configured = _numba_config().CACHE_DIR
+    bases = [Path(configured)] if configured else []
     for base in [*bases, here / "__pycache__", user_cache / "gensync", Path(tempfile.gettempdir()) / f"gensync-{os.getuid()}"]:
         folder = base / name
         try:
@@ -68,20 +82,34 @@ def vector_kernel(function: Callable[..., Any]) -> Callable[..., Any]:
 def _compiled(function: Callable[..., Any], fastmath: bool | set[str]) -> Callable[..., Any]:
     # The run-time type checker of the tests wraps every function; numba needs the plain one.
     plain = inspect.unwrap(function)
-    folder, user_setting = _cache_folder(), _numba_config.CACHE_DIR
-    _numba_config.CACHE_DIR = str(folder or "")
+    if numba is None:
+        return _refuse
+    config, folder = _numba_config(), cache_folder()
+    user_setting = config.CACHE_DIR
+    config.CACHE_DIR = str(folder or "")
     try:
         return numba.njit(nogil=True, fastmath=fastmath, error_model="numpy", boundscheck=False, cache=folder is not None)(
             plain
         )
     finally:
-        _numba_config.CACHE_DIR = user_setting
+        config.CACHE_DIR = user_setting
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that is pasted into the kernels that call it."""
     plain = inspect.unwrap(function)
+    if numba is None:
+        return plain
     return numba.njit(inline="always", fastmath=True, error_model="numpy", boundscheck=False)(plain)
+
+
+def _numba_config() -> Any:
+    assert numba is not None
+    return numba.config
+
+
+def _refuse(*_: Any) -> None:
+    raise UsageError(why_not_available() or "")
 
 
 class _Workers:

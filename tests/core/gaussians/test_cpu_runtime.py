@@ -64,11 +64,11 @@ def test_a_forked_child_gets_threads_of_its_own():
 class TestKernelCache:
     def test_a_writable_package_keeps_the_kernels_beside_the_code(self, monkeypatch):
         monkeypatch.setattr(cpu_runtime.numba.config, "CACHE_DIR", "")
-        cpu_runtime._cache_folder.cache_clear()
-        folder = cpu_runtime._cache_folder()
+        cpu_runtime.cache_folder.cache_clear()
+        folder = cpu_runtime.cache_folder()
         assert folder is not None
         assert folder.name.startswith("kernels-")
-        cpu_runtime._cache_folder.cache_clear()
+        cpu_runtime.cache_folder.cache_clear()
 
     def test_read_only_places_are_passed_over_in_turn(self, monkeypatch, tmp_path):
         monkeypatch.setattr(cpu_runtime.numba.config, "CACHE_DIR", "")
@@ -85,9 +85,9 @@ class TestKernelCache:
         found = []
         for place in places:
             refused.append(place)
-            cpu_runtime._cache_folder.cache_clear()
-            found.append(cpu_runtime._cache_folder())
-        cpu_runtime._cache_folder.cache_clear()
+            cpu_runtime.cache_folder.cache_clear()
+            found.append(cpu_runtime.cache_folder())
+        cpu_runtime.cache_folder.cache_clear()
         assert str(found[0]).startswith(str(tmp_path / "user" / "gensync"))
         assert found[1] is not None
         assert found[2] is None
@@ -97,7 +97,7 @@ class TestKernelCache:
         (tmp_path / "doubling.py").write_text(
             "import numpy as np\n"
             "from gensync_core.gaussians.backends import cpu_runtime\n"
-            "cpu_runtime._cache_folder = lambda: None\n"
+            "cpu_runtime.cache_folder = lambda: None\n"
             "@cpu_runtime.kernel\n"
             "def double(first, last, values):\n"
             "    for i in range(first, last):\n"
@@ -109,3 +109,36 @@ class TestKernelCache:
         root = Path(__file__).parents[3]
         environment = {**os.environ, "PYTHONPATH": str(root)}
         subprocess.run([sys.executable, tmp_path / "doubling.py"], check=True, env=environment, timeout=120)
+
+
+def test_where_numba_does_not_load_the_error_names_the_way_out_and_the_reference_renders():
+    """Losses and the tri-plane go on in plain torch; nothing falls back silently."""
+    script = """
+import sys
+sys.modules["numba"] = None
+import torch
+from gensync_core.errors import UsageError
+from gensync_core.gaussians.rasterize import RenderParams, choose_backend, rasterize
+from gensync_core.losses.photometric import l1_ssim
+from gensync_core.model.hash_triplane import HashTriplane
+
+try:
+    choose_backend(RenderParams(backend="auto", threads=1))
+except UsageError as error:
+    assert "numba" in str(error) and "render.backend: reference" in str(error), error
+else:
+    raise SystemExit("no error")
+backend = choose_backend(RenderParams(backend="reference", threads=1))
+means = torch.zeros(1, 3, requires_grad=True)
+view = torch.eye(4)[None]
+view[0, 2, 3] = 2
+image = rasterize(
+    means, torch.ones(1, 4), torch.full((1, 3), 0.1), torch.ones(1), torch.ones(1, 3), view, torch.eye(3)[None] * 16, 16, 16,
+    backend=backend,
+).image[0]
+field = HashTriplane(levels=2, base_resolution=4, finest_resolution=8, log2_table_size=6)
+(l1_ssim(image, torch.zeros_like(image)) + field(means).sum()).backward()
+assert torch.isfinite(means.grad).all()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=120)

@@ -1,12 +1,11 @@
-"""The cpu backend against the float64 oracle, its edge cases, and the door in front of both."""
+"""The door to the renderers: what it takes, what it refuses, what every backend does. Exactness: test_rasterize_exact."""
 
 import math
 import time
+from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from gensync_core.errors import UsageError
@@ -18,7 +17,7 @@ ORACLE = Backend("reference", "cpu")
 NAMES = ("means", "quats", "scales", "opacities", "colors")
 
 
-def random_scene(count: int, seed: int, spread: float = 1.0, size: float = 0.1) -> dict[str, Tensor]:
+def random_scene(count: int, seed: int, spread: float = 1.0, size: float = 0.1) -> dict[str, Any]:
     """Gaussians around the origin, in float64; cameras look at them from z = -4."""
     generator = torch.Generator().manual_seed(seed)
 
@@ -43,7 +42,7 @@ def camera(width: int, height: int, focal: float = 1.2, distance: float = 4.0) -
 
 
 def render(
-    scene: dict[str, Tensor], viewmats: Tensor, Ks: Tensor, width: int, height: int, backend: Backend, **options
+    scene: dict[str, Tensor], viewmats: Tensor, Ks: Tensor, width: int, height: int, backend: Backend, **options: Any
 ) -> RasterResult:
     dtype = torch.float64 if backend.name == "reference" else torch.float32
     options = {name: value.to(dtype) if isinstance(value, Tensor) else value for name, value in options.items()}
@@ -56,7 +55,7 @@ def render(
 def gradients(
     scene: dict[str, Tensor], width: int, height: int, backend: Backend, seed: int
 ) -> tuple[RasterResult, dict[str, Tensor]]:
-    """Gradients of a random linear functional of image and alpha; background included."""
+    """Gradients of a random linear functional of image and alpha; background and screen included."""
     leaves = {name: tensor.clone().requires_grad_() for name, tensor in scene.items()}
     background = torch.tensor([0.2, 0.5, 0.7], dtype=torch.float64).requires_grad_()
     result = render(leaves, *camera(width, height), width, height, backend, background=background)
@@ -64,8 +63,9 @@ def gradients(
     g_image = torch.randn(height, width, 3, generator=generator).to(result.image.dtype)
     g_alpha = torch.randn(height, width, generator=generator).to(result.image.dtype)
     ((result.image[0] * g_image).sum() + (result.alpha[0] * g_alpha).sum()).backward()
-    collected = {name: leaf.grad for name, leaf in {**leaves, "background": background}.items() if leaf.grad is not None}
-    return result, collected
+    collected = {name: leaf.grad for name, leaf in {**leaves, "background": background}.items()}
+    collected["screen"] = result.screen.gradient
+    return result, {name: gradient for name, gradient in collected.items() if gradient is not None}
 
 
 def assert_close_but_for_flips(actual: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -74,35 +74,6 @@ def assert_close_but_for_flips(actual: Tensor, expected: Tensor, tolerance: floa
     error = ((actual.double() - expected).abs() / scale).flatten()
     assert torch.quantile(error, 0.98) < tolerance
     assert error.max() < 0.05
-
-
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(
-    count=st.integers(1, 150),
-    width=st.integers(1, 70),
-    height=st.integers(1, 70),
-    size=st.sampled_from([0.02, 0.1, 0.4]),
-    seed=st.integers(0, 10_000),
-)
-def test_cpu_matches_the_oracle(count, width, height, size, seed):
-    scene = random_scene(count, seed, size=size)
-    expected, expected_gradients = gradients(scene, width, height, ORACLE, seed)
-    actual, actual_gradients = gradients(scene, width, height, CPU, seed)
-    assert_close_but_for_flips(actual.image, expected.image, 2e-5)
-    assert_close_but_for_flips(actual.alpha, expected.alpha, 2e-5)
-    assert set(actual_gradients) == {*NAMES, "background"}
-    for name, gradient in expected_gradients.items():
-        assert_close_but_for_flips(actual_gradients[name], gradient, 2e-3)
-
-
-def test_gradients_agree_closely_in_a_scene_without_flips():
-    scene = random_scene(40, seed=5, size=0.15)
-    scene["opacities"] = scene["opacities"] * 0.5  # nothing saturates
-    _, expected = gradients(scene, 48, 40, ORACLE, 1)
-    _, actual = gradients(scene, 48, 40, CPU, 1)
-    for name in expected:
-        relative = (actual[name] - expected[name]).norm() / expected[name].norm()
-        assert relative < 1e-3, f"{name}: {relative}"
 
 
 def test_one_gaussian_has_the_brightness_of_the_formula():
@@ -241,12 +212,12 @@ def test_same_bits_for_any_number_of_threads_and_every_time():
     for result, collected in runs[1:]:
         assert torch.equal(result.image, runs[0][0].image)
         assert torch.equal(result.alpha, runs[0][0].alpha)
-        for name in NAMES:
-            assert torch.equal(collected[name], runs[0][1][name]), name
+        for name, gradient in collected.items():
+            assert torch.equal(gradient, runs[0][1][name]), name
 
 
 def test_only_float32_and_no_gradient_to_cameras_on_the_cpu_backend():
-    scene = {name: tensor.float() for name, tensor in random_scene(3, 0).items()}
+    scene: dict[str, Any] = {name: tensor.float() for name, tensor in random_scene(3, 0).items()}
     viewmats, Ks = (tensor.float() for tensor in camera(8, 8))
     with pytest.raises(ValueError, match="float32"):
         rasterize(**random_scene(3, 0), viewmats=viewmats.double(), Ks=Ks.double(), width=8, height=8, backend=CPU)
@@ -260,7 +231,7 @@ def test_the_kernels_are_vectorised():
     viewmats, Ks = camera(128, 128)
 
     def seconds(backend: Backend) -> float:
-        leaves = {name: tensor.float().requires_grad_() for name, tensor in scene.items()}
+        leaves: dict[str, Any] = {name: tensor.float().requires_grad_() for name, tensor in scene.items()}
         start = time.process_time()
         result = rasterize(**leaves, viewmats=viewmats.float(), Ks=Ks.float(), width=128, height=128, backend=backend)
         result.image.sum().backward()
@@ -272,7 +243,7 @@ def test_the_kernels_are_vectorised():
 
 
 def test_gsplat_refuses_cpu_tensors_before_it_is_imported():
-    scene = {name: tensor.float() for name, tensor in random_scene(3, 0).items()}
+    scene: dict[str, Any] = {name: tensor.float() for name, tensor in random_scene(3, 0).items()}
     with pytest.raises(ValueError, match="CUDA"):
         gsplat_cuda.render(**scene, viewmats=torch.eye(4)[None], Ks=torch.eye(3)[None], width=8, height=8, shift=None)
 
@@ -304,7 +275,7 @@ def test_gsplat_agrees_with_the_oracle():
     scene = random_scene(300, 2)
     viewmats, Ks = camera(64, 48)
     expected = render(scene, viewmats, Ks, 64, 48, ORACLE)
-    on_gpu = {name: tensor.float().cuda() for name, tensor in scene.items()}
+    on_gpu: dict[str, Any] = {name: tensor.float().cuda() for name, tensor in scene.items()}
     backend = choose_backend(RenderParams(backend="gsplat", threads=1))
     actual = rasterize(**on_gpu, viewmats=viewmats.float().cuda(), Ks=Ks.float().cuda(), width=64, height=48, backend=backend)
     assert_close_but_for_flips(actual.image.cpu(), expected.image, 1e-4)

@@ -1,0 +1,48 @@
+"""Compile everything that is compiled on first use: the CPU kernels, or gsplat's CUDA code."""
+
+import logging
+import time
+
+import torch
+
+from gensync_core.errors import UsageError
+from gensync_core.gaussians.backends.cpu_runtime import cache_folder
+from gensync_core.gaussians.rasterize import RenderParams, choose_backend, rasterize
+from gensync_core.losses.photometric import l1_ssim
+from gensync_core.model.hash_triplane import HashTriplane
+
+_logger = logging.getLogger(__name__)
+
+
+def compile_kernels() -> float:
+    """Run each compiled function once, forwards and backwards, on next to nothing.
+
+    Returns:
+        Seconds it took; about a minute where nothing was compiled before, else a few.
+
+    Raises:
+        UsageError: something does not compile or run here; says how to go on.
+    """
+    start = time.monotonic()
+    backend = choose_backend(RenderParams(backend="auto", threads=1))
+    try:
+        device = torch.device(backend.device)
+        leaves = {
+            "means": torch.zeros(2, 3), "quats": torch.ones(2, 4), "scales": torch.full((2, 3), 0.1),
+            "opacities": torch.full((2,), 0.5), "colors": torch.ones(2, 3),
+        }  # fmt: skip
+        leaves = {name: tensor.to(device).requires_grad_() for name, tensor in leaves.items()}
+        viewmats, intrinsics = torch.eye(4, device=device)[None], torch.eye(3, device=device)[None] * 16
+        viewmats[0, 2, 3] = 2
+        rendered = rasterize(**leaves, viewmats=viewmats, Ks=intrinsics, width=16, height=16, backend=backend)
+        loss = l1_ssim(rendered.image[0], torch.zeros_like(rendered.image[0]))
+        field = HashTriplane(levels=2, base_resolution=4, finest_resolution=8, log2_table_size=6).to(device)
+        (loss + field(leaves["means"]).sum()).backward()
+    except Exception as error:  # compilers fail in many ways
+        raise UsageError(
+            f"the {backend.name} renderer does not compile or run here ({type(error).__name__}: {error}). Go on without it: "
+            "render.backend: reference in params.yaml gives the same pictures, some hundred times slower"
+        ) from error
+    seconds = time.monotonic() - start
+    _logger.info("%s renderer compiled in %.0f s; kept in %s", backend.name, seconds, cache_folder() or "memory only")
+    return seconds
