@@ -47,6 +47,14 @@ class Group(enum.StrEnum):
     ADAPTED = "adapted"
 
 
+class SplatFormat(enum.StrEnum):
+    """Formats that a head's Gaussians are written in."""
+
+    PLY = "ply"
+    SPLAT = "splat"
+    COMPRESSED = "compressed"
+
+
 SpeakerOption = Annotated[str, typer.Option("--speaker", help="Id of the speaker.", metavar="ID")]
 Video = Annotated[Path, typer.Argument(help="Footage: any container, frame rate and size, with sound.", metavar="VIDEO")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
@@ -214,12 +222,20 @@ def evaluate(
 def export(
     context: typer.Context,
     speaker: SpeakerOption,
-    out: Annotated[Path, typer.Option("--out", help="File to write (.ply).", metavar="FILE.ply")],
+    out: Annotated[Path, typer.Option("--out", help="File to write (.ply, .splat, .compressed.ply).", metavar="FILE")],
+    form: Annotated[
+        SplatFormat,
+        typer.Option(
+            "--format",
+            help="ply: exact, all viewers; splat: 32 bytes a Gaussian, antimatter15's viewer; compressed: 16, SuperSplat.",
+        ),
+    ] = SplatFormat.PLY,
 ) -> None:
-    """Write a speaker's head as a .ply file that splat viewers open."""
+    """Write a speaker's head as a file that splat viewers open."""
     project = project_of(context)
     project.registry().get(speaker)
-    _core(["export", "--speaker", speaker, "--out", str(out.resolve())], project.root, f"writing {out}")
+    arguments = ["export", "--speaker", speaker, "--out", str(out.resolve()), "--format", form.value]
+    _core(arguments, project.root, f"writing {out}")
     typer.echo(out)
 
 

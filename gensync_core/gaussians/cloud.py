@@ -3,8 +3,9 @@
 Shapes: N Gaussians, K spherical-harmonics coefficients.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ class GaussianCloud:
         quats: rotations [N, 4], wxyz, of any length.
         log_scales: ln of the standard deviations [N, 3].
         logit_opacities: [N]; opacity = sigmoid.
-        sh: colour [N, K, 3]. Only the constant coefficient is rendered.
+        sh: colour [N, K, 3]: spherical harmonics of degree sqrt(K) - 1, the constant one first.
     """
 
     means: Float[Tensor, "N 3"]
@@ -58,6 +59,19 @@ class GaussianCloud:
     def colors(self) -> Float[Tensor, "N 3"]:
         """RGB in 0..1 of the constant coefficient; no gradient where it is clamped."""
         return torch.clamp(0.5 + SH_C0 * self.sh[:, 0], 0.0, 1.0)
+
+    @property
+    def sh_degree(self) -> int:
+        """Degree of the harmonics; at 0 colour is the same from everywhere.
+
+        Raises:
+            ValueError: the number of coefficients is not that of any degree.
+        """
+        count = self.sh.shape[1]
+        degree = math.isqrt(count) - 1
+        if (degree + 1) ** 2 != count:
+            raise ValueError(f"{count} colour coefficients belong to no degree: expected 1, 4, 9, ...")
+        return degree
 
     @property
     def device(self) -> torch.device:
@@ -129,6 +143,18 @@ class GaussianCloud:
         """Name and tensor of each attribute; the tensors themselves, not copies."""
         for field in fields(self):
             yield field.name, getattr(self, field.name)
+
+    def with_sh_degree(self, degree: int) -> "GaussianCloud":
+        """The same Gaussians with harmonics up to `degree`: new coefficients are 0, those beyond are dropped.
+
+        Raises:
+            ValueError: the degree is negative.
+        """
+        if degree < 0:
+            raise ValueError(f"sh_degree must not be negative, got {degree}")
+        count = (degree + 1) ** 2
+        added = self.sh.new_zeros(len(self), max(count - self.sh.shape[1], 0), 3)
+        return replace(self, sh=torch.cat([self.sh[:, :count], added], dim=1))
 
     def to_arrays(self, prefix: str = "") -> dict[str, np.ndarray]:
         """Float32 arrays for `artefacts.write_tensors`, each name behind `prefix`."""

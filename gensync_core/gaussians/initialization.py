@@ -1,9 +1,11 @@
 """First Gaussians of a head and a torso, lifted from a few frames of the clip.
 
 Head pixels are put onto the surface of the tracked face, continued behind its rim as a dome; torso pixels onto a plane.
-Own choice; 3DGS starts from structure-from-motion points, which a head in front of a fixed camera does not give.
+Own choice; 3DGS starts from structure-from-motion points, which a head in front of a fixed camera does not give. From the
+points on, it is as there.
 """
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -12,11 +14,14 @@ import torch
 from jaxtyping import Bool, Float
 
 from gensync_core.gaussians.cloud import GaussianCloud
-from gensync_core.gaussians.spherical_harmonics import SH_C0
 from gensync_core.geometry.camera import Intrinsics
 
 _DOME_SLOPE = 0.6
 _MOUTH_DEPTH_DM = 0.08
+# Pixels of several views lie closer together than Gaussians need to be wide apart, so a little less than the spacing covers.
+_WIDTH_OVER_SPACING = 0.7
+_SMALLEST_SPACING = 3e-4
+_BISECTIONS = 18
 
 
 class View(NamedTuple):
@@ -73,9 +78,8 @@ def initial_head(
     """About `count` Gaussians over the head, from all views, thinned to even spacing."""
     lifted = [lift_head(view, mesh, camera) for view in views]
     depth_dm = float(np.mean([view.head_to_camera[2, 3] for view in views]))
-    return _thin(
-        np.concatenate([p for p, _ in lifted]), np.concatenate([c for _, c in lifted]), depth_dm / camera.fx, count, rng
-    )
+    points, colours = np.concatenate([p for p, _ in lifted]), np.concatenate([c for _, c in lifted])
+    return _from_pixels(points, colours, depth_dm / camera.fx, count, rng)
 
 
 def initial_torso(
@@ -87,7 +91,7 @@ def initial_torso(
         rows, columns = np.nonzero(view.inside)
         points.append(_rays(camera, rows, columns) * depth_dm)
         colours.append(view.image[rows, columns])
-    return _thin(np.concatenate(points), np.concatenate(colours), depth_dm / camera.fx, count, rng)
+    return _from_pixels(np.concatenate(points), np.concatenate(colours), depth_dm / camera.fx, count, rng)
 
 
 def body_fill(
@@ -115,26 +119,64 @@ def body_fill(
     return filled, extended
 
 
-def _thin(points: np.ndarray, colours: np.ndarray, pixel_dm: float, count: int, rng: np.random.Generator) -> GaussianCloud:
-    """Keep about one point a cell, with the cell size chosen so that about `count` remain."""
-    low, high = pixel_dm * 0.2, pixel_dm * 40
-    keep = np.arange(len(points))
+def from_points(
+    points: Float[np.ndarray, "N 3"],
+    colors: Float[np.ndarray, "N 3"],
+    count: int | None = None,
+    *,
+    rng: np.random.Generator | None = None,
+    width_over_spacing: float = 1.0,
+    spacing_limits: tuple[float, float] = (_SMALLEST_SPACING, math.inf),
+) -> GaussianCloud:
+    """Round Gaussians at points, each as wide as its three nearest neighbours are away on average.
+
+    Args:
+        points: centres.
+        colors: RGB in 0..1.
+        count: thin evenly to about so many; None: one at each point.
+        rng: chooses which of several close points stays; fixed where None.
+        width_over_spacing: standard deviation over the mean distance.
+        spacing_limits: bounds of the mean distance, in the points' unit: coincident points have none, outliers a large one.
+
+    Raises:
+        ValueError: fewer than four points, or a count that is not positive.
+
+    Source: 3DGS.
+    """
+    if count is not None and count < 1:
+        raise ValueError(f"count must be positive, got {count}")
+    if count is not None and count < len(points):
+        keep = _evenly_spaced(points, count, rng or np.random.default_rng(0))
+        points, colors = points[keep], colors[keep]
+    if len(points) < 4:
+        raise ValueError(f"{len(points)} points to start Gaussians from: at least 4 are needed")
+    from scipy.spatial import KDTree
+
+    distances, _ = KDTree(points).query(points, k=4)
+    spacing = np.clip(np.asarray(distances)[:, 1:].mean(axis=1), *spacing_limits)
+    return GaussianCloud.from_points(
+        torch.tensor(points, dtype=torch.float32),
+        torch.tensor(colors, dtype=torch.float32),
+        torch.tensor(spacing * width_over_spacing, dtype=torch.float32),
+    )
+
+
+def _from_pixels(
+    points: np.ndarray, colors: np.ndarray, pixel_dm: float, count: int, rng: np.random.Generator
+) -> GaussianCloud:
+    limits = (pixel_dm * 0.3, pixel_dm * 6)
+    return from_points(points, colors, count, rng=rng, width_over_spacing=_WIDTH_OVER_SPACING, spacing_limits=limits)
+
+
+def _evenly_spaced(points: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Indices of about `count` points: one of each cell of a grid whose cell size is found by bisection."""
+    extent = max(float(np.ptp(points, axis=0).max()), 1e-9)
+    low, high = extent * 1e-6, extent
     order = rng.permutation(len(points))
-    for _ in range(18):
-        cell = np.sqrt(low * high)
+    keep = order
+    for _ in range(_BISECTIONS):
+        cell = math.sqrt(low * high)
         _, first = np.unique(np.floor(points[order] / cell).astype(np.int64), axis=0, return_index=True)
         keep = order[np.sort(first)]
         low, high = (cell, high) if len(keep) > count else (low, cell)
-    points, colours = points[keep], colours[keep]
-    if len(points) < 4:
-        raise ValueError(f"only {len(points)} pixels to start Gaussians from")
-    from scipy.spatial import KDTree
-
-    spacing = np.clip(KDTree(points).query(points, k=4)[0][:, 1:].mean(1), pixel_dm * 0.3, pixel_dm * 6)
-    return GaussianCloud(
-        means=torch.tensor(points, dtype=torch.float32),
-        quats=torch.tensor([1.0, 0.0, 0.0, 0.0]).repeat(len(points), 1),
-        log_scales=torch.tensor(np.log(spacing * 0.7), dtype=torch.float32)[:, None].repeat(1, 3),
-        logit_opacities=torch.full((len(points),), 1.4),
-        sh=torch.tensor((colours - 0.5) / SH_C0, dtype=torch.float32)[:, None],
-    )
+    return keep

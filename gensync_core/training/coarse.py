@@ -4,22 +4,29 @@ Source: GSTalker coarse stage.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from gensync_core.dataset.clip_dataset import ClipDataset, balanced_weights
 from gensync_core.dataset.sampler import mixed_identities, step_rng
 from gensync_core.face.canonical import canonical_face
 from gensync_core.face.regions import BODY, HEAD, Region
+from gensync_core.gaussians.densification import Densifier, DensifyParams
 from gensync_core.gaussians.initialization import View, body_fill, initial_head, initial_torso
-from gensync_core.gaussians.rasterize import Backend
-from gensync_core.losses.weights import LossParams
+from gensync_core.gaussians.rasterize import Backend, ScreenData
+from gensync_core.gaussians.spherical_harmonics import MAX_DEGREE
+from gensync_core.losses.photometric import l1_ssim
+from gensync_core.losses.regularization import alpha_error
 from gensync_core.model.speaker_state import SpeakerState, fit_aligner
 from gensync_core.progress import progress
+from gensync_core.rendering.compositor import Layer, over, render_layer_and_screen
 from gensync_core.training.fit import GAUSSIAN_RATES
 from gensync_core.training.metric_log import MetricLog
-from gensync_core.training.objective import Trainee, head_terms, torso_terms
+from gensync_core.training.objective import photometric_weight, region_mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,36 +37,33 @@ class CoarseParams:
         steps: optimisation steps, one frame each.
         head_gaussians, torso_gaussians: about how many to start with.
         views: frames to lift the first Gaussians from.
+        sh_degree: 0: the head's Gaussians look the same from everywhere; 1 or 2: their colour follows the direction of view.
         ssim, mouth, alpha: weights of the loss terms, as in `losses.weights`; a change of the joint losses leaves coarse alone.
+        densify: whether the head's Gaussians are refined by `densification` while they are fitted.
     """
 
     steps: int
     head_gaussians: int
     torso_gaussians: int
     views: int
+    sh_degree: int
     ssim: float
     mouth: float
     alpha: float
+    densify: bool
+    densification: DensifyParams
 
     def __post_init__(self) -> None:
         for name in ("steps", "head_gaussians", "torso_gaussians", "views"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        self.losses()
-
-    def losses(self) -> LossParams:
-        """The terms that a static cloud has."""
-        return LossParams(
-            ssim=self.ssim,
-            mouth=self.mouth,
-            alpha=self.alpha,
-            motion=0.0,
-            size=0.0,
-            temporal=0.0,
-            stray_attention=0.0,
-            confusion=0.0,
-            swap=0.0,
-        )
+        for name in ("ssim", "mouth", "alpha"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.ssim > 1:
+            raise ValueError(f"ssim is a share and must not exceed 1, got {self.ssim}")
+        if not 0 <= self.sh_degree <= MAX_DEGREE:
+            raise ValueError(f"sh_degree must lie in 0..{MAX_DEGREE}, got {self.sh_degree}")
 
 
 def mean_pose(poses: torch.Tensor) -> torch.Tensor:
@@ -108,7 +112,7 @@ def initial_state(data: ClipDataset, params: CoarseParams, identity_size: int, s
     torso_cloud = initial_torso([body], data.camera, depth_dm, params.torso_gaussians, rng)
     low, high = torso_cloud.means.amin(0), torso_cloud.means.amax(0)
     return SpeakerState(
-        head=head_cloud.to(device),
+        head=head_cloud.with_sh_degree(params.sh_degree).to(device),
         torso=torso_cloud.to(device),
         identity=torch.zeros(identity_size, device=device),
         aligner=fit_aligner(landmarks[: len(vertices)], vertices),
@@ -123,38 +127,71 @@ def initial_state(data: ClipDataset, params: CoarseParams, identity_size: int, s
     )
 
 
+class StaticTerms(NamedTuple):
+    """The loss of one frame, its parts for the log, and where the Gaussians of head and torso landed."""
+
+    total: Float[Tensor, ""]
+    parts: dict[str, float]
+    head_screen: ScreenData
+    torso_screen: ScreenData
+
+
+def static_terms(
+    data: ClipDataset, state: SpeakerState, frame: int, params: CoarseParams, backend: Backend, behind: Float[Tensor, "3"]
+) -> StaticTerms:
+    """Photometric and alpha terms of the static head, and of the static torso behind it.
+
+    Inside the head's mask the head stands before `behind`, a colour drawn anew each step, so that it cannot borrow from the
+    picture. The torso is judged in the finished frame, in which the head stays as it is.
+    """
+    device = state.identity.device
+    image, labels = data.frame(frame)
+    target = image.to(device)
+    in_head, in_body = region_mask(labels, HEAD).to(device), region_mask(labels, BODY).to(device)
+    pose = data.head_to_camera[frame].to(device)
+    head, head_screen = render_layer_and_screen(state.head, pose, data.camera, backend)
+    torso, torso_screen = render_layer_and_screen(state.torso, torch.eye(4, device=device), data.camera, backend)
+
+    backdrop = torch.where(in_head[..., None] > 0, behind.to(device), target)
+    weight = photometric_weight(data, frame, params.mouth).to(device)
+    head_photometric = l1_ssim(over(head, backdrop), target, params.ssim, weight)
+    head_alpha = alpha_error(head.alpha, in_head).mean()
+    still = Layer(head.image.detach(), head.alpha.detach())
+    torso_photometric = l1_ssim(over(still, over(torso, state.plate)), target, params.ssim)
+    torso_alpha = (alpha_error(torso.alpha, in_body) * (1 - in_head)).mean()
+    parts = {
+        "photometric": head_photometric.item(),
+        "alpha": head_alpha.item(),
+        "torso": torso_photometric.item(),
+        "torso_alpha": torso_alpha.item(),
+    }
+    total = head_photometric + torso_photometric + params.alpha * (head_alpha + 10 * torso_alpha)
+    return StaticTerms(total, parts, head_screen, torso_screen)
+
+
 def fit_coarse(
     data: ClipDataset, params: CoarseParams, identity_size: int, backend: Backend, seed: int
 ) -> tuple[SpeakerState, MetricLog]:
     """Fit the static clouds on frames with open and closed mouths in equal number."""
-    losses = params.losses()
     state = initial_state(data, params, identity_size, seed, backend.device)
-    trainee = Trainee.of(data, state)
-    optimiser = torch.optim.Adam(
-        [
-            {"params": [tensor.requires_grad_()], "lr": GAUSSIAN_RATES[name]}
-            for cloud in (state.head, state.torso)
-            for name, tensor in cloud.named()
-        ],
-        eps=1e-15,
-    )
-    rates = [group["lr"] for group in optimiser.param_groups]
+    head = Densifier(state.head, GAUSSIAN_RATES, params.densification if params.densify else None, seed)
+    torso = Densifier(state.torso, GAUSSIAN_RATES)
     log, weights = MetricLog(), [balanced_weights(data.aperture[: data.num_train])]
+    size = data.camera.width, data.camera.height
     with progress("coarse", params.steps) as bar:
         for step in range(params.steps):
-            for group, rate in zip(optimiser.param_groups, rates, strict=True):
-                group["lr"] = rate * 10.0 ** -(step / params.steps)
             frame = mixed_identities(seed, step, weights, 1)[0].frame
             behind = torch.from_numpy(step_rng(seed, step, stream=3).random(3, dtype=np.float32))
-            head = head_terms(None, trainee, frame, None, losses, backend, behind)
-            torso = torso_terms(None, trainee, frame, None, losses, backend)
-            loss = head.total + torso.total
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            log.add(step, loss=loss.item(), **head.parts, **torso.parts)
-            bar.advance(note=f"loss {loss.item():.4f}")
+            state.head, state.torso = head.cloud, torso.cloud
+            terms = static_terms(data, state, frame, params, backend, behind)
+            terms.total.backward()
+            for trained, screen in ((head, terms.head_screen), (torso, terms.torso_screen)):
+                trained.scale_rates(10.0 ** -(step / params.steps))
+                trained.after_backward(step, screen, *size)
+            log.add(step, loss=terms.total.item(), **terms.parts)
+            bar.advance(note=f"loss {terms.total.item():.4f}, {len(head)} Gaussians in the head")
     log.flush(params.steps)
+    state.head, state.torso = head.cloud.detach(), torso.cloud.detach()
     return detached(state), log
 
 

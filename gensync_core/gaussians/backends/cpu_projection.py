@@ -11,6 +11,16 @@ import math
 
 import numpy as np
 
+from gensync_core.gaussians.backends.cpu_algebra import (
+    blend,
+    cross,
+    dot,
+    quat_gradient,
+    rotation_of,
+    row_times,
+    scale_columns,
+    times_column,
+)
 from gensync_core.gaussians.backends.cpu_layout import (
     ALPHA_MIN_LOG2,
     BLOCK,
@@ -76,63 +86,11 @@ _LAST_X, _LAST_Y = np.float32(TILE_WIDTH - 0.5), np.float32(TILE_HEIGHT - 0.5)
 
 
 @inlined
-def _dot(a, b):
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-
-
-@inlined
-def _cross(a, b):
-    return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
-
-
-@inlined
-def _blend(wa, a, wb, b):
-    """The vector wa a + wb b."""
-    return wa * a[0] + wb * b[0], wa * a[1] + wb * b[1], wa * a[2] + wb * b[2]
-
-
-@inlined
-def _row_times(v, m):
-    """The row vector v M."""
-    return (
-        v[0] * m[0] + v[1] * m[3] + v[2] * m[6],
-        v[0] * m[1] + v[1] * m[4] + v[2] * m[7],
-        v[0] * m[2] + v[1] * m[5] + v[2] * m[8],
-    )
-
-
-@inlined
-def _times_column(m, v):
-    """The column vector M v."""
-    return (
-        m[0] * v[0] + m[1] * v[1] + m[2] * v[2],
-        m[3] * v[0] + m[4] * v[1] + m[5] * v[2],
-        m[6] * v[0] + m[7] * v[1] + m[8] * v[2],
-    )
-
-
-@inlined
-def _scale_columns(m, s):
-    return m[0] * s[0], m[1] * s[1], m[2] * s[2], m[3] * s[0], m[4] * s[1], m[5] * s[2], m[6] * s[0], m[7] * s[1], m[8] * s[2]
-
-
-@inlined
 def _unit_quat(lanes):
     """The normalised quaternions and the inverse of their lengths."""
     w, x, y, z = _lane(lanes, _QUAT), _lane(lanes, _QUAT + 1), _lane(lanes, _QUAT + 2), _lane(lanes, _QUAT + 3)
     inverse = _F1 / square_root(most(w * w + x * x + y * y + z * z, _TINY))
     return (w * inverse, x * inverse, y * inverse, z * inverse), inverse
-
-
-@inlined
-def _rotation(quat):
-    """Rotation matrix of a unit quaternion."""
-    w, x, y, z = quat
-    return (
-        _F1 - _F2 * (y * y + z * z), _F2 * (x * y - w * z), _F2 * (x * z + w * y),
-        _F2 * (x * y + w * z), _F1 - _F2 * (x * x + z * z), _F2 * (y * z - w * x),
-        _F2 * (x * z - w * y), _F2 * (y * z + w * x), _F1 - _F2 * (x * x + y * y),
-    )  # fmt: skip
 
 
 @inlined
@@ -172,7 +130,7 @@ def _put_vector(lanes, row, vector):
 @inlined
 def _to_camera(camera, rotation, lanes):
     """The centres in the camera's frame."""
-    x, y, z = _times_column(rotation, (_lane(lanes, _MEAN), _lane(lanes, _MEAN + 1), _lane(lanes, _MEAN + 2)))
+    x, y, z = times_column(rotation, (_lane(lanes, _MEAN), _lane(lanes, _MEAN + 1), _lane(lanes, _MEAN + 2)))
     return x + camera[CAM_T], y + camera[CAM_T + 1], z + camera[CAM_T + 2]
 
 
@@ -191,8 +149,8 @@ def _screen_jacobian(camera, rotation, tangent_x, tangent_y, inverse_z):
     along_x, along_y = camera[CAM_FX] * inverse_z, camera[CAM_FY] * inverse_z
     z_row = (rotation[6], rotation[7], rotation[8])
     return (
-        _blend(along_x, (rotation[0], rotation[1], rotation[2]), -along_x * tangent_x, z_row),
-        _blend(along_y, (rotation[3], rotation[4], rotation[5]), -along_y * tangent_y, z_row),
+        blend(along_x, (rotation[0], rotation[1], rotation[2]), -along_x * tangent_x, z_row),
+        blend(along_y, (rotation[3], rotation[4], rotation[5]), -along_y * tangent_y, z_row),
     )
 
 
@@ -220,13 +178,13 @@ def project_splats(
         t_x, t_y = _screen_jacobian(camera, camera_rotation, tangent_x, tangent_y, inverse_z)
         quat, _ = _unit_quat(lanes)
         # N = R S; the splat's covariance is T N N^T T^T plus the low-pass filter. u and v are the rows of T N.
-        n = _scale_columns(_rotation(quat), (_lane(lanes, _SCALE), _lane(lanes, _SCALE + 1), _lane(lanes, _SCALE + 2)))
-        u, v = _row_times(t_x, n), _row_times(t_y, n)
-        uu, vv = _dot(u, u), _dot(v, v)
-        a, b, c = uu + BLUR, _dot(u, v), vv + BLUR
+        n = scale_columns(rotation_of(quat), (_lane(lanes, _SCALE), _lane(lanes, _SCALE + 1), _lane(lanes, _SCALE + 2)))
+        u, v = row_times(t_x, n), row_times(t_y, n)
+        uu, vv = dot(u, u), dot(v, v)
+        a, b, c = uu + BLUR, dot(u, v), vv + BLUR
         # d = a - b^2/c and det = c d, by |u x v|^2 = |u|^2 |v|^2 - (u.v)^2: the difference itself cancels for thin splats.
-        uxv = _cross(u, v)
-        det = _dot(uxv, uxv) + BLUR * (uu + vv) + BLUR * BLUR
+        uxv = cross(u, v)
+        det = dot(uxv, uxv) + BLUR * (uu + vv) + BLUR * BLUR
         inverse_a, inverse_c = _F1 / a, _F1 / c
         u_scale = square_root(_HALF * LOG2_E * c / det)
         # Squared radius, in standard deviations, of the ellipse where alpha falls to 1/255.
@@ -278,23 +236,6 @@ def _cover_tiles(i, seen, camera, extent_x, extent_y, tiles_x, tiles_y, means2d,
 
 
 @inlined
-def _quat_gradient(quat, inverse_length, g):
-    """dL/dquat (before normalisation) from g = dL/dR."""
-    w, x, y, z = quat
-    gw = _F2 * (x * (g[7] - g[5]) + y * (g[2] - g[6]) + z * (g[3] - g[1]))
-    gx = _F2 * (-_F2 * x * (g[4] + g[8]) + y * (g[1] + g[3]) + z * (g[2] + g[6]) + w * (g[7] - g[5]))
-    gy = _F2 * (x * (g[1] + g[3]) - _F2 * y * (g[0] + g[8]) + z * (g[5] + g[7]) + w * (g[2] - g[6]))
-    gz = _F2 * (x * (g[2] + g[6]) + y * (g[5] + g[7]) - _F2 * z * (g[0] + g[4]) + w * (g[3] - g[1]))
-    along = gw * w + gx * x + gy * y + gz * z
-    return (
-        (gw - along * w) * inverse_length,
-        (gx - along * x) * inverse_length,
-        (gy - along * y) * inverse_length,
-        (gz - along * z) * inverse_length,
-    )
-
-
-@inlined
 def _gather_moments(lanes, start, count, records, slot_rows, slot_starts, moments):
     """Put the sums over all slots of `count` splats into the lanes, and what of their records is needed.
 
@@ -337,9 +278,9 @@ def project_splats_backward(
         tangent_x, tangent_y = _limited_tangents(camera, x, y, inverse_z)
         t_x, t_y = _screen_jacobian(camera, camera_rotation, tangent_x, tangent_y, inverse_z)
         quat, inverse_length = _unit_quat(lanes)
-        rotation, scale = _rotation(quat), (_lane(lanes, _SCALE), _lane(lanes, _SCALE + 1), _lane(lanes, _SCALE + 2))
-        n = _scale_columns(rotation, scale)
-        u, v = _row_times(t_x, n), _row_times(t_y, n)
+        rotation, scale = rotation_of(quat), (_lane(lanes, _SCALE), _lane(lanes, _SCALE + 1), _lane(lanes, _SCALE + 2))
+        n = scale_columns(rotation, scale)
+        u, v = row_times(t_x, n), row_times(t_y, n)
 
         # ln alpha = ln o - (e^2/d + dy^2/c)/2 with e = dx - s dy, s = b/c, d = a - b s; u = sqrt(k/d) e.
         w_scale, u_scale = _lane(lanes, _RECORD + REC_W), _lane(lanes, _RECORD + REC_U)
@@ -352,10 +293,10 @@ def project_splats_backward(
         twice_g_c = _lane(lanes, _MOMENT + MOM_YY) * inverse_c * inverse_c
         # covariance = P P^T + blur with P = T N (rows u, v). Not by way of its entries a, b, c: their gradients cancel for
         # long thin splats. e = u - s v in a form that does not.
-        e = _blend(inverse_c, _cross(v, _cross(u, v)), inverse_c * BLUR, u)
-        rest = _blend(r, e, twice_g_c, v)
-        g_u = _blend(_F2 * g_d, e, r, v)
-        g_v = _blend(-shear, g_u, _F1, rest)
+        e = blend(inverse_c, cross(v, cross(u, v)), inverse_c * BLUR, u)
+        rest = blend(r, e, twice_g_c, v)
+        g_u = blend(_F2 * g_d, e, r, v)
+        g_v = blend(-shear, g_u, _F1, rest)
         # To the scales: u_k and v_k are scale_k times the rows of T R, and u_k - s v_k is e_k.
         g_scale = (
             (g_u[0] * e[0] + rest[0] * v[0]) / most(scale[0], _TINY),
@@ -364,15 +305,15 @@ def project_splats_backward(
         )
 
         # dL/dN = T^T dL/dP, by rows; then, through dL/dR = dL/dN S, to the quaternion.
-        row0 = _blend(t_x[0], g_u, t_y[0], g_v)
-        row1 = _blend(t_x[1], g_u, t_y[1], g_v)
-        row2 = _blend(t_x[2], g_u, t_y[2], g_v)
+        row0 = blend(t_x[0], g_u, t_y[0], g_v)
+        row1 = blend(t_x[1], g_u, t_y[1], g_v)
+        row2 = blend(t_x[2], g_u, t_y[2], g_v)
         g_n = (row0[0], row0[1], row0[2], row1[0], row1[1], row1[2], row2[0], row2[1], row2[2])
-        g_quat = _quat_gradient(quat, inverse_length, _scale_columns(g_n, scale))
+        g_quat = quat_gradient(quat, inverse_length, scale_columns(g_n, scale))
 
         # dL/dT = dL/dP N^T, dL/dJ = dL/dT R_camera^T, with J = [fx/z, 0, -fx tx/z; 0, fy/z, -fy ty/z].
-        g_jx = _times_column(camera_rotation, _times_column(n, g_u))
-        g_jy = _times_column(camera_rotation, _times_column(n, g_v))
+        g_jx = times_column(camera_rotation, times_column(n, g_u))
+        g_jy = times_column(camera_rotation, times_column(n, g_v))
         # A tangent at its limit passes no gradient on.
         free_x = (tangent_x > camera[CAM_X_MIN]) & (tangent_x < camera[CAM_X_MAX])
         free_y = (tangent_y > camera[CAM_Y_MIN]) & (tangent_y < camera[CAM_Y_MAX])
@@ -381,7 +322,7 @@ def project_splats_backward(
         g_x = (g_tangent_x + g_centre_x * fx) * inverse_z
         g_y = (g_tangent_y + g_centre_y * fy) * inverse_z
         g_z = inverse_z * inverse_z * (fx * (tangent_x * g_jx[2] - g_jx[0]) + fy * (tangent_y * g_jy[2] - g_jy[1]))
-        g_mean = _row_times((g_x, g_y, g_z - (g_x * x + g_y * y) * inverse_z), camera_rotation)
+        g_mean = row_times((g_x, g_y, g_z - (g_x * x + g_y * y) * inverse_z), camera_rotation)
 
         _put_vector(lanes, _MEAN, g_mean)
         _put_vector(lanes, _SCALE, g_scale)

@@ -1,4 +1,4 @@
-"""gsplat's CUDA rasterizer. The only place that imports gsplat, and never on a CPU: without CUDA its wrappers fail late."""
+"""gsplat's CUDA rasterizer. Never called on a CPU: without CUDA gsplat's wrappers fail late."""
 
 import functools
 import importlib.util

@@ -34,6 +34,25 @@ def test_from_points_gives_what_was_asked_for():
         GaussianCloud.from_points(torch.randn(2, 3), colors, scale=0.0)
 
 
+@pytest.mark.parametrize(("coefficients", "degree"), [(1, 0), (4, 1), (9, 2), (16, 3)])
+def test_degree_follows_from_the_number_of_coefficients(coefficients: int, degree: int):
+    assert random_cloud(2, coefficients).sh_degree == degree
+    with pytest.raises(ValueError, match="no degree"):
+        _ = random_cloud(2, coefficients + 1).sh_degree
+
+
+def test_another_degree_keeps_the_coefficients_that_both_have():
+    cloud = random_cloud(3, 4)
+    higher, lower = cloud.with_sh_degree(2), cloud.with_sh_degree(0)
+    assert (higher.sh_degree, lower.sh_degree) == (2, 0)
+    assert torch.equal(higher.sh[:, :4], cloud.sh)
+    assert not higher.sh[:, 4:].any()
+    assert torch.equal(lower.sh, cloud.sh[:, :1])
+    assert torch.equal(higher.means, cloud.means)
+    with pytest.raises(ValueError, match="negative"):
+        cloud.with_sh_degree(-1)
+
+
 def test_arrays_round_trip_with_a_prefix_and_neighbours():
     head, torso = random_cloud(5, 4), random_cloud(3, seed=1)
     arrays = head.to_arrays("head.") | torso.to_arrays("torso.")
