@@ -41,17 +41,15 @@ def camera_vector(viewmat: Tensor, intrinsics: Tensor, width: int, height: int) 
 
     x/z is limited to 15% of the image beyond its border, as in gsplat: further out the linearised projection explodes.
     """
-    view, k = viewmat.detach().double().numpy(), intrinsics.detach().double().numpy()
-    fx, fy, cx, cy = k[0, 0], k[1, 1], k[0, 2], k[1, 2]
+    # Lists: for so few numbers they are several times quicker than tensors or arrays.
+    (*row_x, t_x), (*row_y, t_y), (*row_z, t_z), _ = viewmat.tolist()
+    (fx, _, cx), (_, fy, cy), _ = intrinsics.tolist()
     margin_x, margin_y = 0.15 * width / fx, 0.15 * height / fy
-    camera = np.empty(layout.CAM_SIZE, np.float32)
-    camera[layout.CAM_R : layout.CAM_R + 9] = view[:3, :3].reshape(-1)
-    camera[layout.CAM_T : layout.CAM_T + 3] = view[:3, 3]
-    camera[[layout.CAM_FX, layout.CAM_FY, layout.CAM_CX, layout.CAM_CY]] = fx, fy, cx, cy
-    camera[[layout.CAM_X_MAX, layout.CAM_X_MIN]] = (width - cx) / fx + margin_x, -cx / fx - margin_x
-    camera[[layout.CAM_Y_MAX, layout.CAM_Y_MIN]] = (height - cy) / fy + margin_y, -cy / fy - margin_y
-    camera[[layout.CAM_WIDTH, layout.CAM_HEIGHT]] = width, height
-    return camera
+    limits_x = (width - cx) / fx + margin_x, -cx / fx - margin_x
+    limits_y = (height - cy) / fy + margin_y, -cy / fy - margin_y
+    # The order of the columns in `cpu_layout`.
+    values = [*row_x, *row_y, *row_z, t_x, t_y, t_z, fx, fy, cx, cy, *limits_x, *limits_y, width, height]
+    return np.array(values, np.float32)
 
 
 def _blocks(num_splats: int) -> int:
@@ -161,10 +159,11 @@ def render(
     if viewmats.requires_grad or Ks.requires_grad:
         raise ValueError("the cpu backend gives no gradient to viewmats and Ks; use the reference backend, or move the means")
     num_cameras = len(viewmats)
-    colors_of = colors.expand(num_cameras, -1, -1)
+    colors_of = _for_each_camera(colors, num_cameras)
+    shift_of = [None] * num_cameras if shift is None else _for_each_camera(shift, num_cameras)
     views = [
         _Rasterize.apply(
-            means, quats, scales, opacities, colors_of[i], None if shift is None else shift[i],
+            means, quats, scales, opacities, colors_of[i], shift_of[i],
             camera_vector(viewmats[i], Ks[i], width, height), width, height, threads,
         )
         for i in range(num_cameras)
@@ -173,6 +172,13 @@ def render(
     stack = (lambda parts: parts[0][None]) if num_cameras == 1 else torch.stack
     image, alpha, means2d, radii, depths = (stack(parts) for parts in zip(*views, strict=True))
     return image, alpha, means2d, radii, depths
+
+
+def _for_each_camera(tensor: Tensor, num_cameras: int) -> list[Tensor]:
+    """[N, D] or [1, N, D] for every camera, [C, N, D] one by one; as views whose gradients need no copy where possible."""
+    if tensor.ndim == 2 or len(tensor) == 1:
+        return [tensor.reshape(tensor.shape[-2:])] * num_cameras
+    return list(tensor.unbind())
 
 
 def count_alpha_evaluations(

@@ -9,11 +9,13 @@ _F1, _F2 = np.float32(1), np.float32(2)
 
 @inlined
 def dot(a, b):
+    """The scalar product."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @inlined
 def cross(a, b):
+    """The vector product."""
     return a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]
 
 
@@ -45,6 +47,7 @@ def times_column(m, v):
 
 @inlined
 def scale_columns(m, s):
+    """The matrix M diag(s)."""
     return m[0] * s[0], m[1] * s[1], m[2] * s[2], m[3] * s[0], m[4] * s[1], m[5] * s[2], m[6] * s[0], m[7] * s[1], m[8] * s[2]
 
 
