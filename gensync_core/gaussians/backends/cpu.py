@@ -25,10 +25,10 @@ class _Splats(NamedTuple):
 
     records: np.ndarray
     slot_starts: np.ndarray
-    slot_rows: np.ndarray
+    slot_entries: np.ndarray
     tile_starts: np.ndarray
     entry_splats: np.ndarray
-    entry_slots: np.ndarray
+    entry_rows: np.ndarray
     tiles_x: int
     num_tiles: int
     means2d: np.ndarray
@@ -76,10 +76,13 @@ def _project_and_bin(inputs: tuple[np.ndarray, ...], camera: np.ndarray, width: 
     visible = sort_by_depth(depths.view(np.uint32), tile_counts, order)
     num_tiles = tiles_x * tiles_y
     tile_starts = np.empty(num_tiles + 1, np.int32)
-    entry_splats, entry_slots = np.empty(num_slots, np.int32), np.empty(num_slots, np.int32)
-    bin_into_tiles(order, visible, tile_rects, slot_starts, slot_rows, tiles_x, tile_starts, entry_splats, entry_slots)
+    entry_splats, entry_rows = np.empty(num_slots, np.int32), np.empty((num_slots, 2), np.int8)
+    slot_entries = np.empty(num_slots, np.int32)
+    bin_into_tiles(
+        order, visible, tile_rects, slot_starts, slot_rows, tiles_x, tile_starts, entry_splats, entry_rows, slot_entries
+    )
     return _Splats(
-        records, slot_starts, slot_rows, tile_starts, entry_splats, entry_slots, tiles_x, num_tiles, means2d, radii, depths
+        records, slot_starts, slot_entries, tile_starts, entry_splats, entry_rows, tiles_x, num_tiles, means2d, radii, depths
     )
 
 
@@ -103,7 +106,7 @@ class _Rasterize(torch.autograd.Function):
         image, alpha = np.empty((height, width, 3), np.float32), np.empty((height, width), np.float32)
         entries_used = np.empty(splats.num_tiles, np.int32)
         run_in_chunks(
-            blend_tiles, splats.num_tiles, splats.records, splats.entry_splats, splats.entry_slots, splats.slot_rows,
+            blend_tiles, splats.num_tiles, splats.records, splats.entry_splats, splats.entry_rows,
             splats.tile_starts, splats.tiles_x, image, alpha, entries_used, threads=threads,
         )  # fmt: skip
         outputs = torch.from_numpy(image), torch.from_numpy(alpha)
@@ -119,17 +122,17 @@ class _Rasterize(torch.autograd.Function):
         means, quats, scales, image, alpha = (tensor.numpy() for tensor in ctx.saved_tensors)
         splats, camera, threads, entries_used = ctx.rest
         num_splats = len(means)
-        moments = np.empty((len(splats.entry_splats), layout.MOMENTS), np.float32)
+        moments = np.empty((splats.tile_starts[-1], layout.MOMENTS), np.float32)
         run_in_chunks(
-            blend_tiles_backward, splats.num_tiles, splats.records, splats.entry_splats, splats.entry_slots,
-            splats.slot_rows, splats.tile_starts, splats.tiles_x, image, alpha, entries_used,
+            blend_tiles_backward, splats.num_tiles, splats.records, splats.entry_splats, splats.entry_rows,
+            splats.tile_starts, splats.tiles_x, image, alpha, entries_used,
             g_image.contiguous().numpy(), g_alpha.contiguous().numpy(), moments, threads=threads,
         )  # fmt: skip
         shapes = (num_splats, 3), (num_splats, 4), (num_splats, 3), (num_splats,), (num_splats, 3)
         gradients = [np.empty(shape, np.float32) for shape in shapes]
         g_means2d = np.empty((num_splats, 2), np.float32)
         run_in_chunks(
-            project_splats_backward, _blocks(num_splats), means, quats, scales, camera, splats.records, splats.slot_rows,
+            project_splats_backward, _blocks(num_splats), means, quats, scales, camera, splats.records, splats.slot_entries,
             splats.slot_starts, moments, *gradients, g_means2d, threads=threads,
         )  # fmt: skip
         g_shift = torch.from_numpy(g_means2d) if ctx.needs_input_grad[5] else None
@@ -191,9 +194,9 @@ def count_alpha_evaluations(
     image, alpha = np.empty((height, width, 3), np.float32), np.empty((height, width), np.float32)
     entries_used = np.empty(splats.num_tiles, np.int32)
     blend_tiles(
-        0, splats.num_tiles, splats.records, splats.entry_splats, splats.entry_slots, splats.slot_rows, splats.tile_starts,
-        splats.tiles_x, image, alpha, entries_used,
+        0, splats.num_tiles, splats.records, splats.entry_splats, splats.entry_rows, splats.tile_starts, splats.tiles_x,
+        image, alpha, entries_used,
     )  # fmt: skip
     used = [np.arange(first, end) for first, end in zip(splats.tile_starts[:-1], entries_used, strict=True)]
-    rows = splats.slot_rows[splats.entry_slots[np.concatenate(used)]].astype(np.int64)
+    rows = splats.entry_rows[np.concatenate(used)].astype(np.int64)
     return int((rows[:, 1] - rows[:, 0] + 1).sum()) * layout.TILE_WIDTH

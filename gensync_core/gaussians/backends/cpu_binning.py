@@ -125,10 +125,13 @@ def find_rows(first, last, records, tile_rects, slot_starts, height, slot_rows):
 
 
 @kernel
-def bin_into_tiles(order, visible, tile_rects, slot_starts, slot_rows, tiles_x, tile_starts, entry_splats, entry_slots):
+def bin_into_tiles(
+    order, visible, tile_rects, slot_starts, slot_rows, tiles_x, tile_starts, entry_splats, entry_rows, slot_entries
+):
     """Counting sort of (splat, tile) pairs by tile; within a tile the order of depth stays. Pairs without rows drop out.
 
-    Entries `tile_starts[t]` to `tile_starts[t + 1]` belong to tile t: which splat, and which slot its moments go to.
+    Entries `tile_starts[t]` to `tile_starts[t + 1]` belong to tile t: which splat, and its rows. `slot_entries` says which
+    entry became of a slot; -1: none.
     """
     num_tiles = tile_starts.shape[0] - 1
     tile_starts[:] = 0
@@ -153,9 +156,12 @@ def bin_into_tiles(order, visible, tile_rects, slot_starts, slot_rows, tiles_x, 
         slot = slot_starts[splat]
         for row in range(tile_rects[splat, 2], tile_rects[splat, 3] + 1):
             for column in range(tile_rects[splat, 0], tile_rects[splat, 1] + 1):
+                slot_entries[slot] = -1
                 if slot_rows[slot, 1] >= slot_rows[slot, 0]:
                     tile = row * tiles_x + column
-                    entry_splats[cursor[tile]] = splat
-                    entry_slots[cursor[tile]] = slot
-                    cursor[tile] += 1
+                    entry = cursor[tile]
+                    entry_splats[entry] = splat
+                    entry_rows[entry, 0], entry_rows[entry, 1] = slot_rows[slot, 0], slot_rows[slot, 1]
+                    slot_entries[slot] = entry
+                    cursor[tile] = entry + 1
                 slot += 1

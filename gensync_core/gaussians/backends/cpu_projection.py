@@ -236,18 +236,19 @@ def _cover_tiles(i, seen, camera, extent_x, extent_y, tiles_x, tiles_y, means2d,
 
 
 @inlined
-def _gather_moments(lanes, start, count, records, slot_rows, slot_starts, moments):
-    """Put the sums over all slots of `count` splats into the lanes, and what of their records is needed.
+def _gather_moments(lanes, start, count, records, slot_entries, slot_starts, moments):
+    """Put the sums over all entries of `count` splats into the lanes, and what of their records is needed.
 
-    In the order of a splat's tiles: one order whatever the number of threads. Slots without rows were never written.
+    In the order of a splat's tiles: one order whatever the number of threads.
     """
     for lane in range(count):
         i = start + lane
         sums, last_sum = zeros8(), _F0
         for slot in range(slot_starts[i], slot_starts[i + 1]):
-            if slot_rows[slot, 1] >= slot_rows[slot, 0]:
-                sums = sums + load8(moments, slot * MOMENTS)
-                last_sum += moments[slot, MOMENTS - 1]
+            entry = slot_entries[slot]
+            if entry >= 0:
+                sums = sums + load8(moments, entry * MOMENTS)
+                last_sum += moments[entry, MOMENTS - 1]
         store(lanes, _SUMS * _LANES, sums)
         for k in range(MOMENTS - 1):
             lanes[(_MOMENT + k) * _LANES + lane] = lanes[_SUMS * _LANES + k]
@@ -259,10 +260,10 @@ def _gather_moments(lanes, start, count, records, slot_rows, slot_starts, moment
 
 @vector_kernel
 def project_splats_backward(
-    first, last, means, quats, scales, camera, records, slot_rows, slot_starts, moments,
+    first, last, means, quats, scales, camera, records, slot_entries, slot_starts, moments,
     g_means, g_quats, g_scales, g_opacities, g_colors, g_means2d,
 ):  # fmt: skip
-    """Gradients of the splats in blocks `first` to `last` from the moments that the tiles left in their slots."""
+    """Gradients of the splats in blocks `first` to `last` from the moments that the tiles left for their entries."""
     camera_rotation = _camera_rotation(camera)
     fx, fy = camera[CAM_FX], camera[CAM_FY]
     lanes = np.ones(_LANE_ROWS * _LANES, np.float32)
@@ -270,7 +271,7 @@ def project_splats_backward(
     for start in range(first * BLOCK, end, _LANES):
         count = min(_LANES, end - start)
         _gather(lanes, start, count, means, quats, scales)
-        _gather_moments(lanes, start, count, records, slot_rows, slot_starts, moments)
+        _gather_moments(lanes, start, count, records, slot_entries, slot_starts, moments)
 
         # Forward values again: cheaper than keeping them.
         x, y, z = _to_camera(camera, camera_rotation, lanes)

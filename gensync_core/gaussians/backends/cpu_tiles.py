@@ -10,7 +10,6 @@ import numpy as np
 from gensync_core.gaussians.backends.cpu_layout import (
     ALPHA_MAX,
     ALPHA_MIN_LOG2,
-    MOMENTS,
     REC_BLUE,
     REC_GREEN,
     REC_LOG_OPACITY,
@@ -47,7 +46,7 @@ from gensync_core.gaussians.backends.cpu_simd import (
 _F0, _F1, _HALF = np.float32(0), np.float32(1), np.float32(0.5)
 # Entries between two looks at whether the whole tile is finished.
 _GROUP = 32
-# Entries that records and slots are asked for ahead of use: they lie scattered over more memory than the near caches hold.
+# Entries that records are asked for ahead of use: they lie scattered over more memory than the near caches hold.
 _AHEAD = 6
 
 # Planes of `state`, each TILE_HEIGHT rows of eight floats and one more, which the second half of a vector may reach.
@@ -63,7 +62,7 @@ _BACKWARD_SIZE = 5 * _PLANE
 
 
 @vector_kernel
-def blend_tiles(first, last, records, entry_splats, entry_slots, slot_rows, tile_starts, tiles_x, image, alpha, entries_used):
+def blend_tiles(first, last, records, entry_splats, entry_rows, tile_starts, tiles_x, image, alpha, entries_used):
     """Render tiles `first` to `last` into `image` (over black) and `alpha`.
 
     Leaves for the backward pass how many entries of each tile were looked at.
@@ -83,8 +82,7 @@ def blend_tiles(first, last, records, entry_splats, entry_slots, slot_rows, tile
             group_end = min(entry + _GROUP, end)
             for e in range(entry, group_end):
                 prefetch(records, entry_splats[min(e + _AHEAD, end - 1)], 0)
-                rows = slot_rows[entry_slots[e]]
-                _blend_splat(state, records[entry_splats[e]], columns, top, rows[0], rows[1])
+                _blend_splat(state, records[entry_splats[e]], columns, top, entry_rows[e, 0], entry_rows[e, 1])
             entry = group_end
         entries_used[tile] = entry
 
@@ -136,10 +134,10 @@ def _blend_splat(state, record, columns, top, row_first, row_last):
 
 @vector_kernel
 def blend_tiles_backward(
-    first, last, records, entry_splats, entry_slots, slot_rows, tile_starts, tiles_x,
+    first, last, records, entry_splats, entry_rows, tile_starts, tiles_x,
     image, alpha, entries_used, g_image, g_alpha, moments,
 ):  # fmt: skip
-    """Write into each entry's slot its moments of dL/d(ln alpha), for tiles `first` to `last`.
+    """Write each entry's moments of dL/d(ln alpha), for tiles `first` to `last`.
 
     Runs front to back like the forward pass and repeats its decisions exactly. What lies behind a splat is the whole
     output minus what was passed so far, so nothing needs to be stored per pixel and splat.
@@ -163,14 +161,10 @@ def blend_tiles_backward(
         columns = columns16() + (np.float32(left) + _HALF)
 
         for e in range(tile_starts[tile], entries_used[tile]):
-            ahead = min(e + _AHEAD, entries_used[tile] - 1)
-            prefetch(records, entry_splats[ahead], 0)
-            slot = entry_slots[e]
-            rows = slot_rows[slot]
-            _blend_splat_backward(state, records[entry_splats[e]], columns, top, rows[0], rows[1], moments[slot])
-        for e in range(entries_used[tile], tile_starts[tile + 1]):
-            for k in range(MOMENTS):
-                moments[entry_slots[e], k] = _F0
+            prefetch(records, entry_splats[min(e + _AHEAD, entries_used[tile] - 1)], 0)
+            rows = entry_rows[e]
+            _blend_splat_backward(state, records[entry_splats[e]], columns, top, rows[0], rows[1], moments[e])
+        moments[entries_used[tile] : tile_starts[tile + 1]] = _F0
 
 
 @inlined
@@ -180,7 +174,7 @@ def _plus_product(total, left, right):
 
 
 @inlined
-def _blend_splat_backward(state, record, columns, top, row_first, row_last, slot_moments):
+def _blend_splat_backward(state, record, columns, top, row_first, row_last, entry_moments):
     shear, w_scale, log_opacity = record[REC_SHEAR], record[REC_W], record[REC_LOG_OPACITY]
     red, green, blue = record[REC_RED], record[REC_GREEN], record[REC_BLUE]
     along_x = (record[REC_X] - columns) * record[REC_U]
@@ -219,5 +213,5 @@ def _blend_splat_backward(state, record, columns, top, row_first, row_last, slot
         my = my + low_half(g_y) + high_half(g_y)
         muy = _plus_product(muy, g_u, dy)
         myy = _plus_product(myy, g_y, dy)
-    store(slot_moments, 0, sums_of_eight(m, mu, muu, my, muy, myy, sum_red, sum_green))
-    slot_moments[8] = sum_of_lanes(sum_blue)
+    store(entry_moments, 0, sums_of_eight(m, mu, muu, my, muy, myy, sum_red, sum_green))
+    entry_moments[8] = sum_of_lanes(sum_blue)
