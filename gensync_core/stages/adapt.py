@@ -8,6 +8,7 @@ from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.params import Params, digest
 from gensync_core.paths import Project
 from gensync_core.training.adapt import adapt_speaker
+from gensync_core.training.checkpoint import discard_states
 from gensync_core.training.run_record import RunRecord
 
 
@@ -52,5 +53,4 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     log.write(paths.training_log)
     state.save(paths.model)
     record.write(project.scratch, images_seen=images, resumed_at=resumed_at)
-    for leftover in project.scratch.glob(f"adapt-{speaker_id}-*/checkpoint.safetensors"):
-        leftover.unlink()
+    discard_states(project.scratch, f"adapt-{speaker_id}")

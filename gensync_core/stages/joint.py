@@ -7,6 +7,7 @@ from gensync_core.gaussians.rasterize import choose_backend
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.params import Params, digest
 from gensync_core.paths import Project
+from gensync_core.training.checkpoint import discard_states
 from gensync_core.training.joint import train_joint
 from gensync_core.training.run_record import RunRecord
 
@@ -66,5 +67,4 @@ def run(project: Project, params: Params) -> None:
         {**meta, "steps": params.joint.steps, "torso_steps": params.joint.torso_steps, "sha256": sha256_of(project.shared)},
     )
     record.write(project.scratch, images_seen=images, resumed_at=resumed_at)
-    for leftover in project.scratch.glob("joint-*/checkpoint.safetensors"):
-        leftover.unlink()
+    discard_states(project.scratch, "joint")

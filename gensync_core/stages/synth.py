@@ -4,11 +4,10 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import soundfile
 import yaml
 
 from gensync_core.audio.features import encode
-from gensync_core.audio.waveform import load_waveform, num_video_frames
+from gensync_core.audio.waveform import FPS, load_waveform, num_video_frames, write_waveform
 from gensync_core.errors import UsageError
 from gensync_core.gaussians.rasterize import choose_backend
 from gensync_core.media.video import VideoWriter
@@ -16,9 +15,6 @@ from gensync_core.params import Params
 from gensync_core.paths import Project
 from gensync_core.progress import progress
 from gensync_core.rendering.synthesis import load_avatar
-
-FPS = 25
-_SAMPLE_RATE_HZ = 16000
 
 
 def run(project: Project, job: str, params: Params) -> None:
@@ -41,7 +37,7 @@ def run(project: Project, job: str, params: Params) -> None:
     poses, upper_face = avatar.natural_motion(count)
     with tempfile.TemporaryDirectory() as folder, progress(f"synth {job}", count) as bar:
         wav = Path(folder) / "speech.wav"
-        soundfile.write(wav, samples, _SAMPLE_RATE_HZ, subtype="PCM_16")
+        write_waveform(wav, samples)
         size = avatar.resolution
         with VideoWriter(project.render(job), size, size, FPS, audio=wav, crf=params.synth.crf) as writer:
             for frame in avatar.render(features, poses, upper_face, np.arange(count)):

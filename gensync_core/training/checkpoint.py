@@ -4,6 +4,7 @@ Because every random choice is a function of (seed, step), parameters, optimiser
 """
 
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,6 +73,13 @@ class Checkpoint:
     def discard(self) -> None:
         """Remove the folder: the training is finished and its result written."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
+
+
+def discard_states(scratch: Path, job: str) -> None:
+    """Remove the resume states of a finished job, folders named `<job>-<digest>`, and of no other job."""
+    for folder in scratch.glob(f"{job}-*"):
+        if re.fullmatch(re.escape(job) + "-[0-9a-f]{16}", folder.name):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _slots(arrays: Mapping[str, np.ndarray], prefix: str) -> dict[int, dict[str, Tensor]]:
