@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from gensync_core.gaussians.backends.cpu_runtime import run_in_chunks
+from gensync_core.gaussians.backends.cpu_runtime import run_in_chunks, why_not_available
 from gensync_core.losses.ssim_kernels import RADIUS, WINDOW_TAPS, blur_rows, compare_rows, gradient_rows
 
 _C1, _C2 = 0.01**2, 0.03**2
@@ -90,7 +90,7 @@ def l1_ssim(image: Tensor, target: Tensor, ssim_weight: float = 0.2, weight: Ten
     if not 0 <= ssim_weight <= 1:
         raise ValueError(f"ssim_weight must lie in 0..1, got {ssim_weight}")
     data_has_gradient = any(tensor.requires_grad for tensor in tensors[1:])
-    if image.device.type == "cpu" and image.dtype == torch.float32 and not data_has_gradient:
+    if image.device.type == "cpu" and image.dtype == torch.float32 and not data_has_gradient and why_not_available() is None:
         return _FusedL1Ssim.apply(image, target, image.new_ones(image.shape[:2]) if weight is None else weight, ssim_weight)
     difference = (image - target).abs()
     l1 = difference.mean() if weight is None else (difference * weight[..., None]).mean()

@@ -67,9 +67,24 @@ class AudioEncoder(nn.Module):
     def forward(self, windows: Float[Tensor, "B W D S"]) -> Float[Tensor, "B A"]:
         """Encode standardised feature windows; neighbour W // 2 is centred on the frame itself."""
         batch, neighbours, _, size = windows.shape
-        x = self.bottleneck(windows.transpose(2, 3)).reshape(batch * neighbours, size, -1).transpose(1, 2)
-        codes = self.project(self.convolutions(x).mean(-1)).reshape(batch, neighbours, -1)
+        x = self.bottleneck(windows.transpose(2, 3)).reshape(batch * neighbours, size, -1)
+        codes = self.project(_run(self.convolutions, x).mean(1)).reshape(batch, neighbours, -1)
         if not self.smoothing:
             return self.normalise(codes[:, neighbours // 2])
-        attention = torch.softmax(self.pooling(codes.transpose(1, 2)).squeeze(1), dim=-1)
+        attention = torch.softmax(_run(self.pooling, codes).squeeze(-1), dim=-1)
         return self.normalise((attention[..., None] * codes).sum(1))
+
+
+def _run(layers: nn.Sequential, x: Float[Tensor, "M T C"]) -> Float[Tensor, "M T_out C_out"]:
+    """Apply the layers to sequences with the channels last, 1-D convolutions as products of matrices.
+
+    A convolution over a dozen samples costs more to set up, forward and backward, than to compute.
+    """
+    for layer in layers:
+        if isinstance(layer, nn.Conv1d):
+            (width,), (stride,), padding = layer.kernel_size, layer.stride, int(layer.padding[0])
+            patches = nn.functional.pad(x, (0, 0, padding, padding)).unfold(1, width, stride)  # [M, T_out, C, width]
+            x = nn.functional.linear(patches.flatten(2), layer.weight.flatten(1), layer.bias)
+        else:
+            x = layer(x)
+    return x

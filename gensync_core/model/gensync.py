@@ -19,6 +19,7 @@ from gensync_core.model.audio_encoder import AudioEncoder, FeatureStandardiser
 from gensync_core.model.disentanglement import Disentanglement
 from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.head_field import DEFORMABLE, Deformation, HeadField
+from gensync_core.model.kernel_layout import COLUMNS
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.model.torso_field import TorsoField
 
@@ -38,7 +39,7 @@ class ModelParams:
         deform: which attributes the head field moves, among mean, opacity, scale, quat.
         mean_scale: size of one output unit in the canonical box.
         triplane_levels, triplane_finest, triplane_log2_table: the head's multi-resolution hash tri-plane.
-        hidden_size: width of the head decoder.
+        hidden_size: width of the head decoder, a multiple of 16.
     """
 
     identity_size: int
@@ -63,6 +64,10 @@ class ModelParams:
         for name in ("identity_size", "audio_size", "neighbours", "window_size", "rank", "triplane_levels", "hidden_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.hidden_size % COLUMNS:
+            raise ValueError(
+                f"hidden_size must be a multiple of {COLUMNS}, as wide as the kernels' tiles, got {self.hidden_size}"
+            )
         if not 0 < self.mean_scale <= 1:
             raise ValueError(f"mean_scale must lie in (0, 1], got {self.mean_scale}")
 
@@ -104,13 +109,16 @@ class GenSync(nn.Module):
 
     def deform_points(
         self,
-        points: Float[Tensor, "B N 3"],
+        points: Float[Tensor, "#B N 3"],
         audio: Float[Tensor, "B A"],
         identity: Float[Tensor, "B Z"],
         upper_face: Float[Tensor, "B 6"],
         pose: Float[Tensor, "B 12"],
     ) -> Deformation:
-        """Deformation of any points of the canonical box: Gaussians, or the landmarks of the motion terms."""
+        """Deformation of any points of the canonical box: Gaussians, or the landmarks of the motion terms.
+
+        Points [1, N, 3] are those of all frames.
+        """
         return self.head_field(points, self.disentanglement(identity, audio), identity, upper_face, pose)
 
     def deform_head(

@@ -1,7 +1,8 @@
 """Multi-resolution hash tri-plane: three 2-D hash grids (xy, yz, zx) of features over the canonical box [-1, 1]^3.
 
 Source: GSTalker's tri-plane with Instant-NGP's multi-resolution hash encoding. Levels whose whole grid fits are stored
-directly, without hashing and no larger than needed.
+directly, without hashing and no larger than needed. float32 on the CPU with two features a row, the usual case, runs in
+kernels, all else in plain torch.
 """
 
 from typing import Any, NamedTuple
@@ -12,14 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from gensync_core.gaussians.backends.cpu_runtime import run_in_chunks
-from gensync_core.model.hash_kernels import (
-    HASH_PRIME,
-    POINT_BLOCK,
-    encode_units,
-    encode_units_backward,
-    sum_position_gradients,
-)
+from gensync_core.gaussians.backends.cpu_runtime import run_in_chunks, why_not_available
+from gensync_core.model.kernel_layout import GROUP, HASH_PRIME, NUM_FEATURES, POINT_BLOCK
 
 PLANES = ((0, 1), (1, 2), (2, 0))
 _INITIAL_RANGE = 1e-4
@@ -68,43 +63,72 @@ class HashTriplane(nn.Module):
             masks=np.tile(np.where(grid_rows > table_rows, table_rows - 1, 0), 3).astype(np.uint32),
             axes=np.repeat(np.array(PLANES), levels, axis=0).astype(np.int64),
         )
+        # What a thread of the backward pass takes: some levels of one plane.
+        self._groups = np.array(
+            [plane * levels + level for plane in range(3) for level in range(0, levels, GROUP)] + [3 * levels], np.int64
+        )
         self.out_size = 3 * levels * features_per_level
         self.table = nn.Parameter(torch.empty(3 * int(rows.sum()), features_per_level))
         nn.init.uniform_(self.table, -_INITIAL_RANGE, _INITIAL_RANGE)
 
     def forward(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N F"]:
         """Features of points in [-1, 1]^3 (limited to it), with gradients to the table and to the points."""
-        if points.device.type == "cpu" and points.dtype == self.table.dtype == torch.float32:
-            return _EncodeOnCpu.apply(points, self.table, self._units)
+        if self._runs_kernels(points):
+            return _EncodeOnCpu.apply(points, self.table, self._units, self._groups, self.out_size)
         return encode_with_torch(points, self.table, self._units)
+
+    def with_positions(self, points: Float[Tensor, "N 3"], width: int) -> Float[Tensor, "N width"]:
+        """Features, the position itself, and zeros up to `width` columns; without copies on the CPU."""
+        if self._runs_kernels(points):
+            return _EncodeOnCpu.apply(points, self.table, self._units, self._groups, width)
+        features = encode_with_torch(points, self.table, self._units)
+        return nn.functional.pad(torch.cat([features, points], dim=1), (0, width - self.out_size - 3))
+
+    def _runs_kernels(self, points: Tensor) -> bool:
+        return (
+            points.device.type == "cpu"
+            and points.dtype == self.table.dtype == torch.float32
+            and self.table.shape[1] == NUM_FEATURES
+            and why_not_available() is None
+        )
 
 
 class _EncodeOnCpu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, points: Tensor, table: Tensor, units: _Units) -> Tensor:
+    def forward(ctx: Any, points: Tensor, table: Tensor, units: _Units, groups: np.ndarray, width: int) -> Tensor:
+        from gensync_core.model.hash_kernels import encode_points  # which needs numba to be defined
+
         points, table = points.detach().contiguous(), table.detach().contiguous()
-        num_units = len(units.starts)
-        features = np.empty((len(points), num_units, table.shape[1]), np.float32)
-        run_in_chunks(encode_units, num_units, points.numpy(), table.numpy(), *units, features)
+        features = np.empty((len(points), width), np.float32)
+        blocks = -(-len(points) // POINT_BLOCK)
+        run_in_chunks(encode_points, blocks, points.numpy(), table.numpy().reshape(-1), *units, features)
         ctx.save_for_backward(points, table)
-        ctx.units = units
-        return torch.from_numpy(features.reshape(len(points), num_units * table.shape[1]))
+        ctx.units, ctx.groups = units, groups
+        return torch.from_numpy(features)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        from gensync_core.model.hash_kernels import encode_backward, sum_position_gradients
+
         points, table = (tensor.numpy() for tensor in ctx.saved_tensors)
-        units, wants_positions = ctx.units, ctx.needs_input_grad[0]
-        num_units, num_points = len(units.starts), len(points)
-        g_features = grad_outputs[0].contiguous().numpy().reshape(num_points, num_units, table.shape[1])
-        g_table = np.zeros_like(table)
-        g_coordinates = np.empty((num_units, num_points if wants_positions else 0, 2), np.float32)
-        run_in_chunks(encode_units_backward, num_units, points, table, *units, g_features, g_table, g_coordinates)
-        if not wants_positions:
-            return None, torch.from_numpy(g_table), None
-        g_points = np.empty_like(points)
-        run_in_chunks(sum_position_gradients, -(-num_points // POINT_BLOCK), units.axes, g_coordinates, g_points)
-        return torch.from_numpy(g_points), torch.from_numpy(g_table), None
+        units, groups, wants_positions = ctx.units, ctx.groups, ctx.needs_input_grad[0]
+        num_points, num_groups = len(points), len(groups) - 1
+        g_features = grad_outputs[0].contiguous().numpy()
+        g_table = np.zeros(table.size, np.float32)
+        g_coordinates = np.empty((num_groups, 2, num_points if wants_positions else 0), np.float32)
+        run_in_chunks(
+            encode_backward, num_groups, points, table.reshape(-1), *units, groups, g_features, g_table, g_coordinates
+        )
+        g_points = None
+        if wants_positions:
+            g_points = np.empty_like(points)
+            run_in_chunks(
+                sum_position_gradients, -(-num_points // POINT_BLOCK), units.axes, groups, NUM_FEATURES * len(units.starts),
+                g_features, g_coordinates, g_points,
+            )  # fmt: skip
+            g_points = torch.from_numpy(g_points)
+        return g_points, torch.from_numpy(g_table.reshape(table.shape)), None, None, None
 
 
 def encode_with_torch(points: Float[Tensor, "N 3"], table: Float[Tensor, "rows F"], units: _Units) -> Float[Tensor, "N K"]:

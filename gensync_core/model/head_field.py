@@ -11,11 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensync_core.model.disentanglement import CodeModulation
+from gensync_core.model.field_decoder import decode
+from gensync_core.model.field_folding import FieldLayers, fold
 from gensync_core.model.hash_triplane import HashTriplane
+from gensync_core.model.kernel_layout import ROWS, padded_width
 from gensync_core.model.spatial_audio_attention import SpatialAudioAttention
 
 AUDIO_TOKEN = 0
 DEFORMABLE = ("mean", "opacity", "scale", "quat")
+_UNITS = {"opacity": 1.0, "scale": 0.1, "quat": 0.1}
+"""Size of one output unit; that of the means is a parameter."""
 
 
 class Deformation(NamedTuple):
@@ -31,9 +36,12 @@ class Deformation(NamedTuple):
 class HeadField(nn.Module):
     """Tri-plane feature -> attention over the tokens {h, z, eye, pose, null} -> decoder 64x3 -> offsets.
 
-    The last layer starts at zero: an untrained field is the identity.
+    The last layer starts at zero: an untrained field is the identity. What the layers compute is written down in the plain
+    `forward` of attention and modulations; here they are folded into one small network for each frame (`field_decoder`).
     Source: GSTalker deformation field; identity modulation from GenSync.
     """
+
+    units: Tensor
 
     def __init__(
         self,
@@ -45,13 +53,12 @@ class HeadField(nn.Module):
         mean_scale: float,
     ) -> None:
         super().__init__()
-        self.triplane = triplane
-        self.deform, self.mean_scale = deform, mean_scale
+        self.triplane, self.deform = triplane, deform
         self.eye_token = nn.Sequential(nn.Linear(6, token_size), nn.LeakyReLU(0.02), nn.Linear(token_size, token_size))
         self.pose_token = nn.Sequential(nn.Linear(12, token_size), nn.LeakyReLU(0.02), nn.Linear(token_size, token_size))
         self.identity_token = nn.Linear(identity_size, token_size)
         self.null_token = nn.Parameter(torch.zeros(token_size))
-        feature_size = triplane.out_size + 3  # the position itself carries the coarsest scale
+        self.feature_size = feature_size = triplane.out_size + 3  # the position itself carries the coarsest scale
         self.normalise = nn.LayerNorm(token_size)
         self.attention = SpatialAudioAttention(feature_size, token_size)
         self.first = nn.Linear(feature_size + token_size, hidden_size)
@@ -60,39 +67,50 @@ class HeadField(nn.Module):
         self.frame_modulation = CodeModulation(token_size, hidden_size)
         self.sizes = {"mean": 3, "opacity": 1, "scale": 3, "quat": 4}
         self.last = nn.Linear(hidden_size, sum(self.sizes[name] for name in deform))
+        units = torch.cat([torch.full((self.sizes[name],), {**_UNITS, "mean": mean_scale}[name]) for name in deform])
+        self.register_buffer("units", units, persistent=False)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
 
     def forward(
         self,
-        points: Float[Tensor, "B N 3"],
+        points: Float[Tensor, "#B N 3"],
         fused: Float[Tensor, "B H"],
         identity: Float[Tensor, "B Z"],
         upper_face: Float[Tensor, "B 6"],
         pose: Float[Tensor, "B 12"],
     ) -> Deformation:
-        """Deform points of the canonical box [-1, 1]^3 under one condition a batch entry."""
-        batch, count, _ = points.shape
-        features = torch.cat([self.triplane(points.reshape(-1, 3)).reshape(batch, count, -1), points], dim=-1)
+        """Deform points of the canonical box [-1, 1]^3 under one condition a batch entry.
+
+        Points [1, N, 3] that all entries share are looked up in the tri-plane once.
+        """
+        sets, count, _ = points.shape
+        # The decoder takes points four at a time.
+        padded = functional.pad(points, (0, 0, 0, -count % ROWS)) if count % ROWS else points
+        features = self.triplane.with_positions(padded.reshape(-1, 3), padded_width(self.feature_size))
         tokens = torch.stack(
             [
                 fused,
                 self.identity_token(identity),
                 self.eye_token(upper_face),
                 self.pose_token(pose),
-                self.null_token.expand(batch, -1),
+                self.null_token.expand(len(fused), -1),
             ],
             dim=1,
         )
-        attended = self.attention(features, self.normalise(tokens))
-        hidden = functional.leaky_relu(self.first(torch.cat([features, attended.values], dim=-1)), 0.02)
-        hidden = functional.leaky_relu(self.modulation(self.frame_modulation(self.second(hidden), fused), identity), 0.02)
-        parts = dict(zip(self.deform, self.last(hidden).split([self.sizes[name] for name in self.deform], dim=-1), strict=True))
+        modulations = self.frame_modulation.affine(fused), self.modulation.affine(identity)
+        attention = self.attention
+        layers = FieldLayers(attention.query, attention.key, attention.value, self.first, self.second, self.last)
+        weights = fold(self.normalise(tokens), modulations, layers, self.units, attention.heads)
+        out = decode(features.reshape(sets, -1, features.shape[-1]), weights)[:, :count]
+        sizes = [self.sizes[name] for name in self.deform]
+        *values, _, audio_attention = out.split([*sizes, out.shape[-1] - sum(sizes) - 1, 1], dim=-1)
+        parts = dict(zip(self.deform, values, strict=True))
         opacity = parts.get("opacity")
         return Deformation(
-            means=parts["mean"] * self.mean_scale if "mean" in parts else torch.zeros_like(points),
+            means=parts["mean"] if "mean" in parts else out.new_zeros(*out.shape[:2], 3),
             logit_opacities=opacity.squeeze(-1) if opacity is not None else None,
-            log_scales=parts["scale"] * 0.1 if "scale" in parts else None,
-            quats=parts["quat"] * 0.1 if "quat" in parts else None,
-            audio_attention=attended.weights[..., AUDIO_TOKEN],
+            log_scales=parts.get("scale"),
+            quats=parts.get("quat"),
+            audio_attention=audio_attention.squeeze(-1),
         )

@@ -32,10 +32,12 @@ class SpatialAudioAttention(nn.Module):
         self.value = nn.Linear(token_size, token_size)
 
     def forward(self, features: Float[Tensor, "B N F"], tokens: Float[Tensor, "B K C"]) -> Attended:
+        """The definition, point by point; the head field gets the same from `field_folding`, for less."""
         batch, count, _ = features.shape
         query = self.query(features).reshape(batch, count, self.heads, self.head_size).transpose(1, 2)
-        key = self.key(tokens).reshape(batch, -1, self.heads, self.head_size).permute(0, 2, 3, 1)
-        value = self.value(tokens).reshape(batch, -1, self.heads, self.head_size).transpose(1, 2)
-        weights = torch.softmax(query @ key / math.sqrt(self.head_size), dim=-1)
-        values = (weights @ value).transpose(1, 2).reshape(batch, count, -1)
+        weights = torch.softmax(query @ self._heads(self.key(tokens)).mT / math.sqrt(self.head_size), dim=-1)
+        values = (weights @ self._heads(self.value(tokens))).transpose(1, 2).reshape(batch, count, -1)
         return Attended(values, weights.mean(1))
+
+    def _heads(self, projected: Float[Tensor, "B K C"]) -> Float[Tensor, "B heads K S"]:
+        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)

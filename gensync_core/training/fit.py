@@ -22,6 +22,7 @@ from gensync_core.model.disentanglement import SpeakerClassifier
 from gensync_core.model.gensync import GenSync
 from gensync_core.progress import Progress, progress
 from gensync_core.training.checkpoint import Checkpoint
+from gensync_core.training.heap import keep_freed_memory
 from gensync_core.training.metric_log import MetricLog
 from gensync_core.training.objective import Trainee, head_terms, motion_terms, torso_terms
 
@@ -96,6 +97,7 @@ class Fit:
         network.requires_grad_(train_shared)
         self.shared = self._shared_optimiser() if train_shared else None
         self.own = [self._own_optimiser(trainee) for trainee in trainees]
+        keep_freed_memory()
 
     def _shared_optimiser(self) -> torch.optim.Optimizer:
         tables, encoder, rest = [], [], []
@@ -112,6 +114,7 @@ class Fit:
                 {"params": rest, "lr": params.network_rate, "weight_decay": 0.0},
             ],
             eps=1e-12,
+            fused=True,
         )
 
     def _own_optimiser(self, trainee: Trainee) -> torch.optim.Optimizer:
@@ -120,7 +123,7 @@ class Fit:
             for name, tensor in cloud.named():
                 groups.append({"params": [tensor.requires_grad_()], "lr": GAUSSIAN_RATES[name] * self.params.gaussian_rate})
         groups.append({"params": [state.identity.requires_grad_()], "lr": self.params.identity_rate})
-        return torch.optim.Adam(groups, eps=1e-15)
+        return torch.optim.Adam(groups, eps=1e-15, fused=True)
 
     def _tensors(self) -> dict[str, Tensor]:
         tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict(keep_vars=True).items()}

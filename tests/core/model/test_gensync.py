@@ -144,7 +144,8 @@ def test_aligner_puts_scaled_faces_on_top_of_each_other():
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("fusion", "times"), ("deform", []), ("deform", ["colour"]), ("mean_scale", 0.0), ("rank", 0)]
+    ("key", "value"),
+    [("fusion", "times"), ("deform", []), ("deform", ["colour"]), ("mean_scale", 0.0), ("rank", 0), ("hidden_size", 24)],
 )
 def test_bad_architectures_are_refused(key, value):
     from dataclasses import asdict

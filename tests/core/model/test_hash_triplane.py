@@ -98,6 +98,21 @@ def test_points_that_need_no_gradient_still_train_the_table():
     assert module.table.grad.sum().item() == pytest.approx(10 * module.out_size, rel=1e-4)
 
 
+def test_positions_follow_the_features():
+    module, points = triplane(3, 4, 16, 8, 2), torch.rand(700, 3, generator=torch.Generator().manual_seed(0)) * 2.4 - 1.2
+    upstream = torch.randn(700, 24, generator=torch.Generator().manual_seed(1))
+    for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-10)):
+        module, leaf, g = module.to(dtype), points.to(dtype).requires_grad_(), upstream.to(dtype)
+        wide = module.with_positions(leaf, 24)
+        assert torch.equal(wide[:, 18:], torch.nn.functional.pad(leaf, (0, 3)))
+        both = torch.cat([module(leaf), leaf], dim=1)
+        assert torch.equal(wide[:, :21], both)
+        gradients = torch.autograd.grad(wide, [leaf, module.table], g)
+        expected = torch.autograd.grad(both, [leaf, module.table], g[:, :21])
+        for value, wanted in zip(gradients, expected, strict=True):
+            torch.testing.assert_close(value, wanted, rtol=tolerance, atol=tolerance)
+
+
 def test_state_dict_round_trip():
     first, second = triplane(3, 4, 16, 8, 2), triplane(3, 4, 16, 8, 2, seed=1)
     second.load_state_dict(first.state_dict())

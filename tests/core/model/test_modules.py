@@ -64,3 +64,12 @@ def test_audio_encoder_pools_neighbours_only_when_smoothing():
     assert not torch.allclose(pooled(windows), pooled(far))
     assert torch.equal(single(windows), single(far))
     assert pooled(windows).shape == (2, 8)
+
+
+def test_convolutions_as_products_equal_those_of_torch():
+    torch.manual_seed(0)
+    encoder, windows = AudioEncoder(12, 8).double(), torch.randn(3, 8, 12, 16, dtype=torch.float64)
+    x = encoder.bottleneck(windows.transpose(2, 3)).flatten(0, 1).mT
+    codes = encoder.project(encoder.convolutions(x).mean(-1)).reshape(3, 8, -1)
+    attention = torch.softmax(encoder.pooling(codes.mT).squeeze(1), dim=-1)
+    torch.testing.assert_close(encoder(windows), encoder.normalise((attention[..., None] * codes).sum(1)))

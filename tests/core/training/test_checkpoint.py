@@ -1,13 +1,14 @@
+import pytest
 import torch
 
-from gensync_core.training.checkpoint import Checkpoint
+from gensync_core.training.checkpoint import Checkpoint, discard_states
 from gensync_core.training.metric_log import MetricLog
 
 
-def _training():
+def _training(fused=False):
     torch.manual_seed(0)
     weight = torch.randn(3, requires_grad=True)
-    optimiser = torch.optim.Adam([{"params": [weight], "lr": 0.1}])
+    optimiser = torch.optim.Adam([{"params": [weight], "lr": 0.1}], fused=fused)
     return weight, optimiser, MetricLog(every=2)
 
 
@@ -20,15 +21,16 @@ def _steps(weight, optimiser, log, steps):
         log.add(step, loss=loss.item())
 
 
-def test_resumed_training_ends_bit_identical(tmp_path):
-    straight, optimiser, log = _training()
+@pytest.mark.parametrize("fused", [False, True])
+def test_resumed_training_ends_bit_identical(tmp_path, fused):
+    straight, optimiser, log = _training(fused)
     _steps(straight, optimiser, log, range(10))
 
-    weight, optimiser, resumed_log = _training()
+    weight, optimiser, resumed_log = _training(fused)
     _steps(weight, optimiser, resumed_log, range(6))
     Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, resumed_log).save(6)
 
-    weight, optimiser, resumed_log = _training()
+    weight, optimiser, resumed_log = _training(fused)
     checkpoint = Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, resumed_log)
     assert checkpoint.restore() == 6
     _steps(weight, optimiser, resumed_log, range(6, 10))
@@ -44,3 +46,12 @@ def test_damaged_state_starts_again(tmp_path):
     checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-5])
     assert checkpoint.restore() == 0
     assert not checkpoint.path.exists()
+
+
+def test_a_finished_job_removes_its_own_states_only(tmp_path):
+    digest = "0123456789abcdef"
+    for name in (f"adapt-ann-{digest}", f"adapt-ann-b-{digest}", "adapt-ann-notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "checkpoint.safetensors").write_bytes(b"x")
+    discard_states(tmp_path, "adapt-ann")
+    assert sorted(folder.name for folder in tmp_path.iterdir()) == [f"adapt-ann-b-{digest}", "adapt-ann-notes"]
