@@ -1,6 +1,6 @@
 """Where does the time of a training step go?
 
-    python benchmarks/train_step.py [--json FILE] [--threads 1 2] [--scenes 5000,128 10000,256 20000,256] [--rounds 15]
+    python benchmarks/train_step.py [--json FILE] [--threads 1 2] [--torch-threads 1] [--scenes 5000,128 10000,256 20000,256]
 
 The model, losses and optimisers are those of `params.yaml` and `training/fit.py`; footage and speech are made up, with
 Gaussians that look like a head and shoulders (`rasterize.head_scene`). Two steps are measured in one piece:
@@ -24,6 +24,7 @@ All times are the fastest of several rounds, in ms. A round runs everything once
 import argparse
 import json
 import platform
+import resource
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -49,13 +50,12 @@ from gensync_core.media.frames import FrameStore
 from gensync_core.model.gensync import GenSync
 from gensync_core.model.speaker_state import Aligner, SpeakerState
 from gensync_core.params import Params, load_params
-from gensync_core.rendering.compositor import over, render_layer
+from gensync_core.rendering.compositor import Layer, over, render_layer
 from gensync_core.training.fit import Fit
 from gensync_core.training.objective import Trainee, head_terms, motion_terms, photometric_weight, region_mask
 
 SCENES = ("5000,128", "10000,256", "20000,256")
-FRAMES, FEATURE_SIZE, TORSO_GAUSSIANS = 60, 384, 2000
-FRAME = 7
+FRAMES, FRAME, FEATURE_SIZE, TORSO_GAUSSIANS = 60, 7, 384, 2000
 SLICES = ("encode", "network", "rasterize", "loss", "optimiser")
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -63,8 +63,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def cloud_of(count: int, size_px: int, seed: int) -> tuple[GaussianCloud, Tensor, Tensor]:
     scene, viewmats, Ks = head_scene(count, size_px, seed)
     cloud = GaussianCloud(
-        means=scene["means"],
-        quats=scene["quats"],
+        **{name: scene[name] for name in ("means", "quats")},
         log_scales=scene["scales"].log(),
         logit_opacities=torch.logit(scene["opacities"], eps=1e-4),
         sh=((scene["colors"] - 0.5) / SH_C0)[:, None],
@@ -163,8 +162,7 @@ class Bench:
         points = state.aligner.to_box(state.head.means.detach()).requires_grad_()
         audio = self.audio().detach().requires_grad_()
         deformed = network.deform_head(state, audio, upper_face, pose[None])[0].requires_grad()
-        drawn = render_layer(deformed.detach(), pose, data.camera, self.backend)
-        drawn = type(drawn)(drawn.image.requires_grad_(), drawn.alpha.requires_grad_())
+        drawn = Layer(*(x.requires_grad_() for x in render_layer(deformed.detach(), pose, data.camera, self.backend)))
 
         def field() -> list[Tensor]:
             cloud, moved = network.deform_head(state, audio, upper_face, pose[None])
@@ -218,15 +216,18 @@ def print_times(times: dict[str, float]) -> None:
     for name in SLICES:
         forward = f"{times[f'{name} forward']:.2f}" if f"{name} forward" in times else ""
         print(f"  {name:<10} {times[name]:7.2f} {forward:>7} {100 * times[name] / total:4.0f} %")
-    print(f"  {'sum':<10} {total:7.2f}")
-    print(f"  {'step':<10} {times['step']:7.2f}  {1e3 / times['step']:.1f} steps/s, rest {times['step'] - total:.2f}")
-    print(f"  {'joint':<10} {times['joint']:7.2f}  {1e3 / times['joint']:.1f} steps/s, motion {times['motion']:.2f}")
+    notes = {"step": f"sum {total:.2f}, rest {times['step'] - total:.2f}", "joint": f"motion {times['motion']:.2f}"}
+    for name, note in notes.items():
+        print(f"  {name:<10} {times[name]:7.2f}  {1e3 / times[name]:.1f} steps/s, {note}")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write all times here")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="of the kernels: rasterizer, field, loss")
+    parser.add_argument(
+        "--torch-threads", type=int, default=1, help="0: as many as the kernels'; both on the same cores collide"
+    )
     parser.add_argument("--scenes", nargs="+", default=SCENES, help="GAUSSIANS,PIXELS")
     parser.add_argument("--rounds", type=int, default=15)
     arguments = parser.parse_args()
@@ -235,14 +236,15 @@ def main() -> None:
     for scene in arguments.scenes:
         count, size_px = map(int, scene.split(","))
         for threads in arguments.threads:
-            torch.set_num_threads(threads)
+            torch.set_num_threads(arguments.torch_threads or threads)
             set_default_threads(threads)
             times = Bench(params, count, size_px, threads).measure(arguments.rounds)
             rows.append({"gaussians": count, "size_px": size_px, "threads": threads, **times})
             print(f"\n{count} Gaussians, {size_px} px, threads: {threads}")
             print_times(times)
+            print(f"  peak memory of the process so far: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     if arguments.json:
-        content = {"torch": torch.__version__, "machine": platform.machine(), "rows": rows}
+        content = {"torch": torch.__version__, "machine": platform.machine(), "run": str(arguments), "rows": rows}
         arguments.json.write_text(json.dumps(content, indent=2) + "\n")
 
 

@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage in the project of the working directory; returns the exit code."""
     options = _parser().parse_args(arguments)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"  # before NumPy loads: another number rounds differently; torch's is render.threads
+        os.environ[name] = "1"  # before NumPy loads: another number rounds differently
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     use_sink(line_sink if os.environ.get("GENSYNC_PROGRESS") == "lines" else _terminal_sink if sys.stdout.isatty() else None)
     try:
@@ -91,7 +91,7 @@ def _run_stage(project: Project, options: argparse.Namespace) -> None:
     from gensync_core.params import load_params
 
     params = load_params(getattr(options, "params", None) or project.params_file)
-    torch.set_num_threads(params.render.threads)
+    torch.set_num_threads(1)  # more wait for each other more than they help, and would round differently; see render.threads
     torch.use_deterministic_algorithms(True)
     if options.stage == "check":
         from gensync_core.stages.check import check

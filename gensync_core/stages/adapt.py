@@ -34,7 +34,6 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
         params.adapt,
         params.split,
         backend.name,
-        params.render.threads,
     )
     scratch = project.scratch / f"adapt-{speaker_id}-{key}"
     log, resumed_at = adapt_speaker(

@@ -39,9 +39,7 @@ def run(project: Project, params: Params) -> None:
         speaker.id: [sha256_of(p) for p in (path.clip, path.masks, path.track_arrays, path.audio, path.coarse)]
         for speaker, path in zip(cohort, paths, strict=True)
     }
-    key = digest(
-        "joint", inputs, params.seed, params.model, params.loss, params.joint, params.split, backend.name, params.render.threads
-    )
+    key = digest("joint", inputs, params.seed, params.model, params.loss, params.joint, params.split, backend.name)
     scratch = project.scratch / f"joint-{key}"
     network, log, resumed_at = train_joint(
         clips, states, params.model, params.joint, params.loss, backend, params.seed, scratch

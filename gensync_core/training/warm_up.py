@@ -34,7 +34,12 @@ def compile_kernels() -> float:
             "render.backend: reference in params.yaml gives the same pictures, some hundred times slower"
         ) from error
     seconds = time.monotonic() - start
-    _logger.info("%s renderer compiled in %.0f s; kept in %s", backend.name, seconds, cache_folder() or "memory only")
+    _logger.info(
+        "%s renderer ready after %.0f s; what was compiled is kept in %s",
+        backend.name,
+        seconds,
+        cache_folder() or "memory only",
+    )
     return seconds
 
 

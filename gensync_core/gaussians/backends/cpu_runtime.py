@@ -42,12 +42,12 @@ def why_not_available() -> str | None:
 def cache_folder() -> Path | None:
     """The first writable folder for compiled kernels; None where there is none (then every process compiles anew).
 
-    The name carries a digest of this folder's kernel sources, because numba notices a change in the kernel's own file
+    The name carries a digest of all sources of kernels in the core, because numba notices a change in the kernel's own file
     only, not in a constant or function that it takes from another.
     """
     here = Path(__file__).parent
     digest = hashlib.sha256()
-    for source in sorted(here.glob("cpu*.py")):
+    for source in sorted([*here.glob("cpu*.py"), *here.parents[1].glob("*/*kernel*.py")]):
         digest.update(source.read_bytes())
     name = f"kernels-{digest.hexdigest()[:12]}"
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
