@@ -177,8 +177,8 @@ def memory_mib(count: int, size_px: int, backend: Backend) -> float:
 def measure_scene(count: int, size_px: int, threads: list[int], limit: float) -> list[dict[str, float | str | None]]:
     """One row for the reference, one for each number of threads."""
     scene, viewmats, Ks = head_scene(count, size_px)
-    splats = [scene[name] for name in ("means", "quats", "scales", "opacities")]
-    evaluations = count_alpha_evaluations(*splats, viewmats[0], Ks[0], size_px, size_px)
+    splats = {name: scene[name] for name in ("means", "quats", "scales", "opacities")}
+    evaluations = count_alpha_evaluations(**splats, viewmat=viewmats[0], K=Ks[0], width=size_px, height=size_px)
     rows = []
     for backend in (Backend("reference", "cpu"), *(Backend("cpu", "cpu", number) for number in threads)):
         is_cpu = backend.name == "cpu"

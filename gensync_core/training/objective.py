@@ -102,10 +102,10 @@ def photometric_weight(data: ClipDataset, frame: int, mouth: float) -> Float[Ten
 
 
 def head_terms(
-    network: GenSync | None,
+    network: GenSync,
     trainee: Trainee,
     frame: int,
-    audio: Tensor | None,
+    audio: Tensor,
     losses: LossParams,
     backend: Backend,
     behind: Float[Tensor, "3"],
@@ -113,47 +113,36 @@ def head_terms(
     """Photometric and alpha terms of the head over everything that is true in the frame.
 
     Inside the head's mask the head stands before `behind`, a colour drawn anew each step, so that it cannot borrow from
-    the picture. Without a network the static cloud is rendered (coarse start).
+    the picture.
     """
     data, state = trainee.data, trainee.state
     device = state.identity.device
     image, labels = data.frame(frame)
     target, mask = image.to(device), region_mask(labels, HEAD).to(device)
     pose = data.head_to_camera[frame].to(device)
-    parts: dict[str, float] = {}
-    regular = torch.zeros((), device=device)
-    cloud = state.head
-    if network is not None and audio is not None:
-        cloud, moved = network.deform_head(state, audio, data.upper_face[frame : frame + 1].to(device), pose[None])
-        stray = stray_attention(moved.audio_attention, state.aligner.to_box(state.head.means.detach()), trainee.mouth).mean()
-        regular = losses.size * deformation_size(moved.means).mean() + losses.stray_attention * stray
+    cloud, moved = network.deform_head(state, audio, data.upper_face[frame : frame + 1].to(device), pose[None])
+    stray = stray_attention(moved.audio_attention, state.aligner.to_box(state.head.means.detach()), trainee.mouth).mean()
+    regular = losses.size * deformation_size(moved.means).mean() + losses.stray_attention * stray
     layer = render_layer(cloud, pose, data.camera, backend)
     # The mask is 0 or 1: the same as torch.where, which takes twice as long over three channels.
     backdrop = torch.addcmul(target * (1 - mask)[..., None], mask[..., None], behind.to(device))
     weight = photometric_weight(data, frame, losses.mouth).to(device)
     photometric = l1_ssim(over(layer, backdrop), target, losses.ssim, weight)
     alpha = alpha_error(layer.alpha, mask).mean()
-    parts |= {"photometric": photometric.item(), "alpha": alpha.item()}
-    return Terms(photometric + losses.alpha * alpha + regular, parts)
+    return Terms(photometric + losses.alpha * alpha + regular, {"photometric": photometric.item(), "alpha": alpha.item()})
 
 
-def torso_terms(
-    network: GenSync | None, trainee: Trainee, frame: int, audio: Tensor | None, losses: LossParams, backend: Backend
-) -> Terms:
+def torso_terms(network: GenSync, trainee: Trainee, frame: int, audio: Tensor, losses: LossParams, backend: Backend) -> Terms:
     """Photometric term of the finished frame; the head stays as it is."""
     data, state = trainee.data, trainee.state
     device = state.identity.device
     image, labels = data.frame(frame)
     target, body = image.to(device), region_mask(labels, BODY).to(device)
     pose = data.head_to_camera[frame].to(device)
-    head_cloud, torso_cloud = state.head, state.torso
-    if network is not None and audio is not None:
-        with torch.no_grad():
-            head_cloud, _ = network.deform_head(state, audio, data.upper_face[frame : frame + 1].to(device), pose[None])
-        torso_cloud = network.deform_torso(state, pose[None])
     with torch.no_grad():
+        head_cloud, _ = network.deform_head(state, audio, data.upper_face[frame : frame + 1].to(device), pose[None])
         head = render_layer(head_cloud, pose, data.camera, backend)
-    torso = render_layer(torso_cloud, torch.eye(4, device=device), data.camera, backend)
+    torso = render_layer(network.deform_torso(state, pose[None]), torch.eye(4, device=device), data.camera, backend)
     photometric = l1_ssim(over(head, over(torso, state.plate)), target, losses.ssim)
     seen = 1 - region_mask(labels, HEAD).to(device)
     alpha = (alpha_error(torso.alpha, body) * seen).mean()
