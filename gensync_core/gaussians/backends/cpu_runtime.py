@@ -21,8 +21,19 @@ from gensync_core.errors import UsageError
 
 try:
     import numba
+    from numba.core.caching import UserProvidedCacheLocator
 except Exception as error:  # a missing wheel, or a library that does not load: whatever it is, the reference can go on
     numba, _import_error = None, error
+else:
+
+    class KernelLocator(UserProvidedCacheLocator):
+        """Where numba keeps a kernel: the same place for every copy of the same sources, so that workspaces share them."""
+
+        @classmethod
+        def get_suitable_cache_subpath(cls, py_file: str) -> str:
+            """The name of the source's folder; numba's own choice is a digest of its path."""
+            return Path(py_file).parent.name
+
 
 _log = logging.getLogger(__name__)
 _CHUNKS_PER_THREAD = 6
@@ -53,7 +64,7 @@ def cache_folder() -> Path | None:
     user_cache = Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser())
     configured = _numba_config().CACHE_DIR
     bases = [Path(configured)] if configured else []
-    for base in [*bases, here / "__pycache__", user_cache / "gensync", Path(tempfile.gettempdir()) / f"gensync-{os.getuid()}"]:
+    for base in [*bases, user_cache / "gensync", here / "__pycache__", Path(tempfile.gettempdir()) / f"gensync-{os.getuid()}"]:
         folder = base / name
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +73,7 @@ def cache_folder() -> Path | None:
             continue
         if folder.stat().st_uid == os.getuid():
             return folder
-    _log.warning("no writable folder for compiled kernels: they are compiled again in every process (some 10 s)")
+    _log.warning("no writable folder for compiled kernels: they are compiled again in every process (half a minute)")
     return None
 
 
@@ -85,14 +96,14 @@ def _compiled(function: Callable[..., Any], fastmath: bool | set[str]) -> Callab
     if numba is None:
         return _refuse
     config, folder = _numba_config(), cache_folder()
-    user_setting = config.CACHE_DIR
-    config.CACHE_DIR = str(folder or "")
+    user_settings = config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES
+    config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = str(folder or ""), f"{__name__}.KernelLocator"
     try:
         return numba.njit(nogil=True, fastmath=fastmath, error_model="numpy", boundscheck=False, cache=folder is not None)(
             plain
         )
     finally:
-        config.CACHE_DIR = user_setting
+        config.CACHE_DIR, config.CACHE_LOCATOR_CLASSES = user_settings
 
 
 def inlined(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -62,14 +62,6 @@ def test_a_forked_child_gets_threads_of_its_own():
 
 
 class TestKernelCache:
-    def test_a_writable_package_keeps_the_kernels_beside_the_code(self, monkeypatch):
-        monkeypatch.setattr(cpu_runtime.numba.config, "CACHE_DIR", "")
-        cpu_runtime.cache_folder.cache_clear()
-        folder = cpu_runtime.cache_folder()
-        assert folder is not None
-        assert folder.name.startswith("kernels-")
-        cpu_runtime.cache_folder.cache_clear()
-
     def test_read_only_places_are_passed_over_in_turn(self, monkeypatch, tmp_path):
         monkeypatch.setattr(cpu_runtime.numba.config, "CACHE_DIR", "")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
@@ -81,16 +73,39 @@ class TestKernelCache:
             real(self, *arguments, **options)
 
         monkeypatch.setattr(Path, "mkdir", mkdir)
-        places = [str(Path(cpu_runtime.__file__).parent), str(tmp_path / "user"), "/"]
+        package = str(Path(cpu_runtime.__file__).parent)
         found = []
-        for place in places:
+        for place in ("nowhere", str(tmp_path / "user"), package, "/"):
             refused.append(place)
             cpu_runtime.cache_folder.cache_clear()
             found.append(cpu_runtime.cache_folder())
         cpu_runtime.cache_folder.cache_clear()
-        assert str(found[0]).startswith(str(tmp_path / "user" / "gensync"))
-        assert found[1] is not None
-        assert found[2] is None
+        assert str(found[0]).startswith(str(tmp_path / "user" / "gensync" / "kernels-"))
+        assert str(found[1]).startswith(package)
+        assert found[2] is not None
+        assert found[3] is None
+
+    def test_copies_of_a_source_share_what_was_compiled(self, tmp_path):
+        """Every workspace has a copy of the code: it must not compile for a minute again."""
+        script = (
+            "import numpy as np\n"
+            "from gensync_core.gaussians.backends import cpu_runtime\n"
+            "@cpu_runtime.kernel\n"
+            "def double(first, last, values):\n"
+            "    for i in range(first, last):\n"
+            "        values[i] *= 2\n"
+            "double(0, 10, np.ones(10))\n"
+            "print(sum(double.stats.cache_hits.values()))\n"
+        )
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+        hits = []
+        for copy in ("one", "two"):
+            path = tmp_path / copy / "folder" / "doubling.py"
+            path.parent.mkdir(parents=True)
+            path.write_text(script)
+            run = [sys.executable, path]
+            hits.append(subprocess.run(run, check=True, env=environment, timeout=120, stdout=subprocess.PIPE, text=True).stdout)
+        assert hits == ["0\n", "1\n"]
 
     def test_kernels_compile_and_run_without_any_cache(self, tmp_path):
         """A process that finds no writable folder still works: it only compiles each time."""
