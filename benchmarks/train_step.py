@@ -52,7 +52,7 @@ from gensync_core.model.speaker_state import Aligner, SpeakerState
 from gensync_core.params import Params, load_params
 from gensync_core.rendering.compositor import Layer, over, render_layer
 from gensync_core.training.fit import Fit
-from gensync_core.training.objective import Trainee, head_terms, motion_terms, photometric_weight, region_mask
+from gensync_core.training.objective import Trainee, backdrop, head_terms, motion_terms, photometric_weight, region_mask
 
 SCENES = ("5000,128", "10000,256", "20000,256")
 FRAMES, FRAME, FEATURE_SIZE, TORSO_GAUSSIANS = 60, 7, 384, 2000
@@ -171,7 +171,7 @@ class Bench:
         def loss() -> list[Tensor]:
             image, labels = data.frame(FRAME)
             mask, weight = region_mask(labels, HEAD), photometric_weight(data, FRAME, self.losses.mouth)
-            seen = over(drawn, torch.addcmul(image * (1 - mask)[..., None], mask[..., None], self.behind))
+            seen = over(drawn, backdrop(image, mask, self.behind))
             return [l1_ssim(seen, image, self.losses.ssim, weight) + self.losses.alpha * alpha_error(drawn.alpha, mask).mean()]
 
         return {

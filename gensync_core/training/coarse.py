@@ -26,7 +26,7 @@ from gensync_core.progress import progress
 from gensync_core.rendering.compositor import Layer, over, render_layer_and_screen
 from gensync_core.training.fit import GAUSSIAN_RATES
 from gensync_core.training.metric_log import MetricLog
-from gensync_core.training.objective import photometric_weight, region_mask
+from gensync_core.training.objective import backdrop, photometric_weight, region_mask
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,9 +152,9 @@ def static_terms(
     head, head_screen = render_layer_and_screen(state.head, pose, data.camera, backend)
     torso, torso_screen = render_layer_and_screen(state.torso, torch.eye(4, device=device), data.camera, backend)
 
-    backdrop = torch.where(in_head[..., None] > 0, behind.to(device), target)
     weight = photometric_weight(data, frame, params.mouth).to(device)
-    head_photometric = l1_ssim(over(head, backdrop), target, params.ssim, weight)
+    before = over(head, backdrop(target, in_head, behind.to(device)))
+    head_photometric = l1_ssim(before, target, params.ssim, weight)
     head_alpha = alpha_error(head.alpha, in_head).mean()
     still = Layer(head.image.detach(), head.alpha.detach())
     torso_photometric = l1_ssim(over(still, over(torso, state.plate)), target, params.ssim)

@@ -103,6 +103,24 @@ def _is_open(state, num_rows):
 
 
 @inlined
+def _look_through(along_x, dy, shear, w_scale, log_opacity, passing):
+    """What two rows of pixels see of a splat: both passes decide by this, so they decide alike.
+
+    Returns:
+        u, alpha before and after its clamp, the light left behind the splat, whether the pixel goes on, the splat's weight.
+    """
+    w = w_scale * dy
+    u = along_x - shear * dy
+    power = (log_opacity - w * w) - u * u
+    free_alpha = select(power >= ALPHA_MIN_LOG2, exp2(power), _F0)
+    splat_alpha = least(free_alpha, ALPHA_MAX)
+    taken = passing * splat_alpha
+    remaining = passing - taken
+    goes_on = remaining > TRANSMITTANCE_MIN
+    return u, free_alpha, splat_alpha, remaining, goes_on, select(goes_on, taken, _F0)
+
+
+@inlined
 def _blend_splat(state, record, columns, top, row_first, row_last):
     """Put one splat behind what the tile holds already.
 
@@ -114,17 +132,10 @@ def _blend_splat(state, record, columns, top, row_first, row_last):
     centre_y = record[REC_Y] - (np.float32(top) + _HALF)
     along_y = centre_y - rows16()
     for row in range(row_first, row_last + 1, 2):
-        dy = along_y - np.float32(row)
-        w = w_scale * dy
-        u = along_x - shear * dy
-        power = (log_opacity - w * w) - u * u
-        splat_alpha = least(select(power >= ALPHA_MIN_LOG2, exp2(power), _F0), ALPHA_MAX)
         i = row * TILE_WIDTH
         passing = load16(state, i + _PASSING)
-        taken = passing * splat_alpha
-        remaining = passing - taken
-        goes_on = remaining > TRANSMITTANCE_MIN
-        weight = select(goes_on, taken, _F0)
+        dy = along_y - np.float32(row)
+        _, _, _, _, goes_on, weight = _look_through(along_x, dy, shear, w_scale, log_opacity, passing)
         store(state, i + _RED, load16(state, i + _RED) + weight * red)
         store(state, i + _GREEN, load16(state, i + _GREEN) + weight * green)
         store(state, i + _BLUE, load16(state, i + _BLUE) + weight * blue)
@@ -183,18 +194,12 @@ def _blend_splat_backward(state, record, columns, top, row_first, row_last, entr
     m, mu, muu, my, muy, myy = zeros8(), zeros8(), zeros8(), zeros8(), zeros8(), zeros8()
     sum_red, sum_green, sum_blue = zeros8(), zeros8(), zeros8()
     for row in range(row_first, row_last + 1, 2):
-        dy = along_y - np.float32(row)
-        w = w_scale * dy
-        u = along_x - shear * dy
-        power = (log_opacity - w * w) - u * u
-        free_alpha = select(power >= ALPHA_MIN_LOG2, exp2(power), _F0)
-        splat_alpha = least(free_alpha, ALPHA_MAX)
         i = row * TILE_WIDTH
         passing = load16(state, i + _PASSING)
-        taken = passing * splat_alpha
-        remaining = passing - taken
-        goes_on = remaining > TRANSMITTANCE_MIN
-        weight = select(goes_on, taken, _F0)
+        dy = along_y - np.float32(row)
+        u, free_alpha, splat_alpha, remaining, goes_on, weight = _look_through(
+            along_x, dy, shear, w_scale, log_opacity, passing
+        )
         store(state, i + _PASSING, select(goes_on, remaining, _F0))
         g_red, g_green, g_blue = load16(state, i + _G_RED), load16(state, i + _G_GREEN), load16(state, i + _G_BLUE)
         color_gradient = red * g_red + green * g_green + blue * g_blue
