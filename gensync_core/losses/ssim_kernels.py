@@ -1,25 +1,30 @@
-"""CPU kernels of the fused L1 + SSIM loss: three passes over image rows, the gradient worked out by hand.
+"""CPU kernels of the fused L1 + SSIM loss: pack, compare, and the gradient, worked out by hand.
 
-Images come as [H, W*C], channels interleaved as they lie in memory: a tap of the horizontal window is then a shift by C
-and every inner loop runs over contiguous floats. Beyond the border both images count as 0, as in 3DGS.
+An image is [H, W, C]. Packed, a row of it is one plane of floats, channels interleaved as they lie in memory: a tap of the
+horizontal window is then a shift by C. Beyond the border both images count as 0, as in 3DGS. Four planes are kept,
 
-With the window sums m1 = E[x], m2 = E[y], e11 = E[x x], e22 = E[y y], e12 = E[x y], per pixel
+    x, y, x x + y y, x y    [H + 2 RADIUS + 1, 4, stride]
 
-    S = (2 m1 m2 + C1)(2 s12 + C2) / ((m1^2 + m2^2 + C1)(s1 + s2 + C2)),  s1 = e11 - m1^2, s2 = e22 - m2^2, s12 = e12 - m1 m2,
+with RADIUS rows above and RADIUS + 1 below, RADIUS pixels on either side (`kernel_layout.packed_shape`), all of them 0.
+With the window sums m1 = E[x], m2 = E[y], e = E[x x + y y], e12 = E[x y], per pixel
 
-so dS/dx of a pixel is the same window over dS/dm1 + 2 x dS/de11 + y dS/de12 (the window is symmetric).
+    S = (2 m1 m2 + C1)(2 s12 + C2) / ((m1^2 + m2^2 + C1)(s + C2)),  s = e - m1^2 - m2^2, s12 = e12 - m1 m2,
+
+so dS/dx of a pixel is the same window over dS/dm1 + 2 x dS/de + y dS/de12 (the window is symmetric). These three planes
+have the layout of the packed images.
+
+Items are pairs of rows, because two windows one row apart share ten of their eleven rows: half the loads.
 """
 
 import numpy as np
 
-from gensync_core.gaussians.backends.cpu_runtime import inlined, kernel
+from gensync_core.gaussians.backends.cpu_runtime import inlined, kernel, vector_kernel
+from gensync_core.gaussians.backends.cpu_simd import load8, ramp8, select, store, sum_of_lanes, zeros8
+from gensync_core.losses.kernel_layout import LANES, RADIUS, WINDOW_TAPS
 
-WINDOW, RADIUS, SIGMA = 11, 5, 1.5
 _F0, _F1, _F2 = np.float32(0), np.float32(1), np.float32(2)
 _C1, _C2 = np.float32(0.01**2), np.float32(0.03**2)
 
-_taps = np.exp(-((np.arange(WINDOW) - RADIUS) ** 2) / (2 * SIGMA**2))
-WINDOW_TAPS = _taps / _taps.sum()
 # Scalars, not an array: constants in the code need no loads. The window is symmetric, so six do.
 _K0, _K1, _K2, _K3, _K4, _K5 = (np.float32(tap) for tap in WINDOW_TAPS[: RADIUS + 1])
 
@@ -30,121 +35,139 @@ def _window_sum(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10):
 
 
 @inlined
-def _blur_row(padded, channels, out):
-    """Horizontal window over one row that has RADIUS pixels of padding at both ends."""
-    # Shifted views and one plain index: an index x + 3 * c hides from LLVM that the taps are contiguous.
-    c = channels
-    t0, t1, t2, t3, t4, t5 = padded, padded[c:], padded[2 * c :], padded[3 * c :], padded[4 * c :], padded[5 * c :]
-    t6, t7, t8, t9, t10 = padded[6 * c :], padded[7 * c :], padded[8 * c :], padded[9 * c :], padded[10 * c :]
-    for x in range(out.shape[0]):
-        out[x] = _window_sum(t0[x], t1[x], t2[x], t3[x], t4[x], t5[x], t6[x], t7[x], t8[x], t9[x], t10[x])
+def _blur_row(planes, at, c):
+    """Horizontal window of eight floats; `at`: flat index of its first tap."""
+    return _window_sum(
+        load8(planes, at), load8(planes, at + c), load8(planes, at + 2 * c), load8(planes, at + 3 * c),
+        load8(planes, at + 4 * c), load8(planes, at + 5 * c), load8(planes, at + 6 * c), load8(planes, at + 7 * c),
+        load8(planes, at + 8 * c), load8(planes, at + 9 * c), load8(planes, at + 10 * c),
+    )  # fmt: skip
 
 
 @inlined
-def _blur_column(planes, y, plane, out):
-    """Vertical window centred on row y of an image whose rows are padded by RADIUS above and below."""
-    r0, r1, r2, r3 = planes[y, plane], planes[y + 1, plane], planes[y + 2, plane], planes[y + 3, plane]
-    r4, r5, r6, r7 = planes[y + 4, plane], planes[y + 5, plane], planes[y + 6, plane], planes[y + 7, plane]
-    r8, r9, r10 = planes[y + 8, plane], planes[y + 9, plane], planes[y + 10, plane]
-    for x in range(out.shape[0]):
-        out[x] = _window_sum(r0[x], r1[x], r2[x], r3[x], r4[x], r5[x], r6[x], r7[x], r8[x], r9[x], r10[x])
-
-
-@kernel
-def blur_rows(first, last, image, target, channels, blurred):
-    """Pass 1: horizontal window over x, y, x x, y y, x y into `blurred` [H + 2 RADIUS, 5, W C]; padding rows get 0."""
-    height, width = image.shape
-    pad = RADIUS * channels
-    padded = np.zeros((5, width + 2 * pad), np.float32)
-    inner0, inner1, inner2 = padded[0][pad : pad + width], padded[1][pad : pad + width], padded[2][pad : pad + width]
-    inner3, inner4 = padded[3][pad : pad + width], padded[4][pad : pad + width]
-    for row in range(first, last):
-        y = row - RADIUS
-        if y < 0 or y >= height:
-            blurred[row] = _F0
-            continue
-        for x in range(width):
-            u, v = image[y, x], target[y, x]
-            inner0[x] = u
-            inner1[x] = v
-            inner2[x] = u * u
-            inner3[x] = v * v
-            inner4[x] = u * v
-        for plane in range(5):
-            _blur_row(padded[plane], channels, blurred[row, plane])
-
-
-@kernel
-def compare_rows(first, last, image, target, weights, channels, blurred, derivatives, row_sums):
-    """Pass 2: vertical window, sums of SSIM and of weighted |x - y| per row, and the derivatives of S.
-
-    Args:
-        first: first row.
-        last: row after the last.
-        image: x.
-        target: y.
-        weights: of |x - y|, [H, W C] like the images.
-        channels: interleaved in a row.
-        blurred: from pass 1.
-        derivatives: gets dS/dm1, dS/de11, dS/de12; [H + 2 RADIUS, 3, W C + 2 RADIUS C], its padding stays 0.
-        row_sums: gets [H, 2].
-    """
-    width = image.shape[1]
-    pad = RADIUS * channels
-    sums = np.empty((5, width), np.float32)
-    for y in range(first, last):
-        for plane in range(5):
-            _blur_column(blurred, y, plane, sums[plane])
-        mean1, mean2, square1, square2, product = sums[0], sums[1], sums[2], sums[3], sums[4]
-        # Slices rather than an index x + pad, for which numba would test whether it is negative.
-        by_mean = derivatives[y + RADIUS, 0][pad : pad + width]
-        by_square = derivatives[y + RADIUS, 1][pad : pad + width]
-        by_product = derivatives[y + RADIUS, 2][pad : pad + width]
-        total = _F0
-        for x in range(width):
-            m1, m2 = mean1[x], mean2[x]
-            variances, covariance = square1[x] - m1 * m1 + square2[x] - m2 * m2, product[x] - m1 * m2
-            light, structure = _F2 * m1 * m2 + _C1, _F2 * covariance + _C2
-            inverse_light, inverse_structure = _F1 / (m1 * m1 + m2 * m2 + _C1), _F1 / (variances + _C2)
-            similarity = light * structure * inverse_light * inverse_structure
-            total += similarity
-            d_square = -similarity * inverse_structure
-            d_product = _F2 * light * inverse_light * inverse_structure
-            by_square[x] = d_square
-            by_product[x] = d_product
-            # s1 and s12 hold m1 too, hence the last two terms.
-            by_mean[x] = (
-                _F2 * m2 * structure * inverse_light * inverse_structure
-                - _F2 * m1 * similarity * inverse_light
-                - _F2 * m1 * d_square
-                - m2 * d_product
-            )
-        row_sums[y, 0] = total
-        row_sums[y, 1] = _weighted_difference(image[y], target[y], weights[y])
+def blur_columns(planes, y, blurred):
+    """Vertical windows centred on rows y and y + 1 of the image, into `blurred` [2, planes, stride]."""
+    row = planes.shape[1] * planes.shape[2]
+    at = y * row
+    for to in range(0, row, LANES):
+        a0, a1, a2, a3 = load8(planes, at), load8(planes, at + row), load8(planes, at + 2 * row), load8(planes, at + 3 * row)
+        a4, a5, a6 = load8(planes, at + 4 * row), load8(planes, at + 5 * row), load8(planes, at + 6 * row)
+        a7, a8, a9 = load8(planes, at + 7 * row), load8(planes, at + 8 * row), load8(planes, at + 9 * row)
+        a10, a11 = load8(planes, at + 10 * row), load8(planes, at + 11 * row)
+        store(blurred, to, _window_sum(a0, a1, a2, a3, a4, a5, a6, a7, a8, a9, a10))
+        store(blurred, to + row, _window_sum(a1, a2, a3, a4, a5, a6, a7, a8, a9, a10, a11))
+        at += LANES
 
 
 @inlined
-def _weighted_difference(image_row, target_row, weight_row):
+def finish_row(planes, start, end):
+    """Fill the planes of products and the padding of a packed row that has x and y; returns the sum of |x - y|."""
+    # Slices and one plain index: for i + start numba would test whether it is negative, and LLVM would not vectorise.
+    x, y, squares, product = planes[0, start:end], planes[1, start:end], planes[2, start:end], planes[3, start:end]
     total = _F0
-    for x in range(image_row.shape[0]):
-        total += weight_row[x] * abs(image_row[x] - target_row[x])
+    for i in range(x.shape[0]):
+        u, v = x[i], y[i]
+        squares[i] = u * u + v * v
+        product[i] = u * v
+        total += abs(u - v)
+    planes[:, :start] = _F0
+    planes[:, end:] = _F0
     return total
 
 
 @kernel
-def gradient_rows(first, last, image, target, weights, channels, derivatives, ssim_factor, l1_factor, gradient):
-    """Pass 3: `gradient` = ssim_factor * dS/dx summed over all windows + l1_factor * weight * sign(x - y)."""
-    width = image.shape[1]
-    column = np.empty((3, derivatives.shape[2]), np.float32)
-    by_mean, by_square, by_product = np.empty(width, np.float32), np.empty(width, np.float32), np.empty(width, np.float32)
-    for y in range(first, last):
-        for plane in range(3):
-            _blur_column(derivatives, y, plane, column[plane])
-        _blur_row(column[0], channels, by_mean)
-        _blur_row(column[1], channels, by_square)
-        _blur_row(column[2], channels, by_product)
-        for x in range(width):
-            u, v = image[y, x], target[y, x]
-            sign = _F1 if u > v else (-_F1 if u < v else _F0)
-            similarity = by_mean[x] + _F2 * u * by_square[x] + v * by_product[x]
-            gradient[y, x] = ssim_factor * similarity + l1_factor * weights[y, x] * sign
+def pack_rows(first, last, image, target, packed, row_sums):
+    """Pass 1: pack x and y, both [H, W, C]; `row_sums` [H, 2] gets the sum of |x - y| in its second column."""
+    height, width, channels = image.shape
+    start = RADIUS * channels
+    end = start + width * channels
+    for row in range(first, last):
+        y = row - RADIUS
+        if y < 0 or y >= height:
+            packed[row] = _F0
+            continue
+        packed[row, 0, start:end] = image[y].reshape(-1)
+        packed[row, 1, start:end] = target[y].reshape(-1)
+        row_sums[y, 1] = finish_row(packed[row], start, end)
+
+
+@vector_kernel
+def compare_rows(first, last, width, channels, packed, derivatives, row_sums):
+    """Pass 2: sums of SSIM a row, and its derivatives by the window sums.
+
+    Args:
+        first: first pair of rows.
+        last: pair after the last.
+        width: of the image.
+        channels: of the image.
+        packed: from pass 1.
+        derivatives: gets dS/dm1, dS/de, dS/de12, packed.
+        row_sums: gets the sums in its first column [H, 2].
+    """
+    height, stride = row_sums.shape[0], packed.shape[2]
+    start, end = RADIUS * channels, (RADIUS + width) * channels
+    blurred, sums = np.empty((2, 4, stride), np.float32), np.empty((4, stride), np.float32)
+    for pair in range(first, last):
+        blur_columns(packed, 2 * pair, blurred)
+        for y in range(2 * pair, min(2 * pair + 2, height)):
+            total = zeros8()
+            source, to = 4 * stride * (y - 2 * pair), 3 * stride * (y + RADIUS) + start
+            # A loop of its own: the windows and what follows are long chains, together too long for the processor to overlap.
+            for at in range(0, 4 * stride, stride):
+                for x in range(at, at + width * channels, LANES):
+                    store(sums, x, _blur_row(blurred, source + x, channels))
+            for x in range(0, width * channels, LANES):
+                m1, m2 = load8(sums, x), load8(sums, stride + x)
+                squares, product = load8(sums, 2 * stride + x), load8(sums, 3 * stride + x)
+                means, mean_product = m1 * m1 + m2 * m2, m1 * m2
+                light, structure = _F2 * mean_product + _C1, _F2 * (product - mean_product) + _C2
+                light_below, structure_below = means + _C1, squares - means + _C2
+                inverse = _F1 / (light_below * structure_below)
+                inverse_light, inverse_structure = inverse * structure_below, inverse * light_below
+                similarity = light * structure * inverse
+                total = total + select(ramp8() < np.float32(width * channels - x), similarity, _F0)
+                by_squares, by_product = -similarity * inverse_structure, _F2 * light * inverse
+                # s and s12 hold m1 too, hence the last two terms.
+                by_mean = _F2 * (m2 * structure * inverse - m1 * similarity * inverse_light - m1 * by_squares) - m2 * by_product
+                store(derivatives, to + x, by_mean)
+                store(derivatives, to + stride + x, by_squares)
+                store(derivatives, to + 2 * stride + x, by_product)
+            row_sums[y, 0] = sum_of_lanes(total)
+            derivatives[y + RADIUS, :, :start] = _F0
+            derivatives[y + RADIUS, :, end:] = _F0
+            if y == 0:
+                derivatives[:RADIUS] = _F0
+            if y == height - 1:
+                derivatives[RADIUS + height :] = _F0
+
+
+@inlined
+def row_gradient(packed, y, blurred, width, channels, ssim_factor, l1_factor, gradient):
+    """ssim_factor * dS/dx summed over all windows + l1_factor * sign(x - y) of row y, into `gradient` [>= W C].
+
+    `blurred`: where the row begins in the vertically blurred derivatives [3, stride].
+    """
+    stride = packed.shape[2]
+    at = 4 * stride * (y + RADIUS) + RADIUS * channels
+    source = 3 * stride * (y & 1)
+    for x in range(0, width * channels, LANES):
+        u, v = load8(packed, at + x), load8(packed, at + stride + x)
+        by_mean, by_squares = _blur_row(blurred, source + x, channels), _blur_row(blurred, source + stride + x, channels)
+        by_product = _blur_row(blurred, source + 2 * stride + x, channels)
+        similarity = by_mean + _F2 * u * by_squares + v * by_product
+        sign = select(u > v, l1_factor, select(u < v, -l1_factor, zeros8()))
+        store(gradient, x, ssim_factor * similarity + sign)
+
+
+@vector_kernel
+def gradient_rows(first, last, packed, derivatives, ssim_factor, l1_factor, gradient):
+    """Pass 3, over pairs of rows: `gradient` [H, W, C] of ssim_factor * sum(S) + l1_factor * sum(|x - y|)."""
+    height, width, channels = gradient.shape
+    blurred = np.empty((2, 3, derivatives.shape[2]), np.float32)
+    row = np.empty(derivatives.shape[2], np.float32)
+    flat = gradient.reshape(height, -1)
+    for pair in range(first, last):
+        blur_columns(derivatives, 2 * pair, blurred)
+        for y in range(2 * pair, min(2 * pair + 2, height)):
+            row_gradient(packed, y, blurred, width, channels, ssim_factor, l1_factor, row)
+            flat[y] = row[: width * channels]
