@@ -5,9 +5,10 @@ puts out. Layer 3 of Whisper tiny.en is the output of the third of its four bloc
 a linear probe reads mouth shapes of unseen speakers from it better than from the encoder's final output.
 """
 
+import copy
 import hashlib
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gensync_core.assets import WHISPER_TINY_EN, resolve
-from gensync_core.audio.frame_grid import StateEncoder, encode_on_grid
+from gensync_core.audio.frame_grid import Chunking, StateEncoder, encode_stream, widest
 from gensync_core.audio.log_mel import NUM_MELS, LogMelEncoder, whisper_log_mel
-from gensync_core.audio.waveform import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME
+from gensync_core.audio.waveform import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, num_video_frames
 from gensync_core.audio.whisper_weights import load_encoder_weights
 from gensync_core.errors import AssetMissing, UsageError
+from gensync_core.progress import progress
 
 LOG_MEL = "log-mel"
 
@@ -71,6 +73,84 @@ class SpeechFeatures(NamedTuple):
     layer: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listening:
+    """How speech is heard while it is spoken, in video frames (25 a second). The sum of the last two is what it costs in time.
+
+    Attributes:
+        context_frames: most frames that are heard at once; more cost more time at every hop.
+        look_ahead_frames: frames after one that must have been heard before it gets its features; encoders that hear less
+            far (log-mel) wait less.
+        hop_frames: frames that get their features together.
+    """
+
+    context_frames: int = 125
+    look_ahead_frames: int = 12
+    hop_frames: int = 12
+
+    def __post_init__(self) -> None:
+        if self.hop_frames < 1 or self.look_ahead_frames < 0:
+            raise ValueError(
+                f"hop_frames is {self.hop_frames}, look_ahead_frames {self.look_ahead_frames}; expected 1, 0 or more"
+            )
+        if self.context_frames < self.hop_frames + self.look_ahead_frames:
+            raise ValueError(f"context_frames is {self.context_frames}: less than a hop and its look-ahead together")
+
+
+class SpeechEncoder:
+    """A speech encoder with its weights loaded: for whole waveforms, for files of any length, and for live speech.
+
+    Attributes:
+        name: the encoder that was loaded: `params.encoder`, or `log-mel` after a fallback.
+        weights_sha256: digest of the weights themselves, whichever file held them; empty for log-mel.
+        layer: hidden state that is read; 0 for log-mel.
+    """
+
+    def __init__(self, params: AudioParams) -> None:
+        """Load the weights.
+
+        Raises:
+            AssetMissing: they are found nowhere and `allow_log_mel_fallback` is off.
+            UsageError: the encoder is not one for speech, or has no such layer.
+        """
+        self._states, self.name, self.weights_sha256, self.layer = LogMelEncoder(), LOG_MEL, "", 0
+        if params.encoder == LOG_MEL:
+            return
+        try:
+            self._states, self.weights_sha256 = _load(params)
+            self.name, self.layer = params.encoder, params.layer
+        except AssetMissing as error:
+            if not params.allow_log_mel_fallback:
+                raise
+            _LOGGER.warning(
+                "no weights for %s: using log-mel features instead, which follow the mouth less well (%s)",
+                params.encoder,
+                error,
+            )
+
+    def stream(self, blocks: Iterable[Float[np.ndarray, "_"]]) -> Iterator[Float[np.ndarray, "F D"]]:
+        """Features of 16 kHz mono samples that come in blocks, some half a minute at a time, in constant memory.
+
+        They are those of `encode`, bit for bit.
+        """
+        return encode_stream(blocks, _Calm(self._states), widest(self._states))
+
+    def listen(self, blocks: Iterable[Float[np.ndarray, "_"]], listening: Listening) -> Iterator[Float[np.ndarray, "F D"]]:
+        """Features as soon as they can be had, `hop_frames` at a time: near those of `encode`, which hears more around them.
+
+        A hop that ends with frame k comes once `look_ahead_frames` and half a frame after frame k have been heard.
+        """
+        chunking = self.chunking(listening)
+        states = self._states.shortened(chunking.length) if isinstance(self._states, _WhisperEncoder) else self._states
+        return encode_stream(blocks, _Calm(states), chunking)
+
+    def chunking(self, listening: Listening) -> Chunking:
+        """How live speech is cut for this encoder."""
+        look_ahead = min(listening.look_ahead_frames, self._states.margin_frames)
+        length = min(listening.context_frames, self._states.chunk_frames)
+        return Chunking(listening.hop_frames, listening.hop_frames, look_ahead, length)
+
+
 def encode(samples: Float[np.ndarray, "N"], params: AudioParams) -> SpeechFeatures:
     """Features of 16 kHz mono samples, one vector per video frame; the same samples give the same bits.
 
@@ -80,24 +160,26 @@ def encode(samples: Float[np.ndarray, "N"], params: AudioParams) -> SpeechFeatur
     """
     if len(samples) == 0:
         raise ValueError("there are no samples to encode")
-    if params.encoder == LOG_MEL:
-        return _encode_log_mel(samples)
-    try:
+    encoder = SpeechEncoder(params)
+    parts = []
+    with progress("audio features", num_video_frames(len(samples))) as bar:
+        for part in encoder.stream([samples]):
+            parts.append(part)
+            bar.advance(len(part))
+    return SpeechFeatures(np.concatenate(parts), encoder.name, encoder.weights_sha256, encoder.layer)
+
+
+class _Calm:
+    """An encoder whose every call runs without gradients and with a fixed number of threads."""
+
+    def __init__(self, encoder: StateEncoder) -> None:
+        self._encoder = encoder
+        self.step_s, self.offset_s = encoder.step_s, encoder.offset_s
+        self.chunk_frames, self.margin_frames = encoder.chunk_frames, encoder.margin_frames
+
+    def __call__(self, samples: Float[np.ndarray, "N"]) -> Float[np.ndarray, "S D"]:
         with _fixed_threads(), torch.inference_mode():
-            encoder, digest = _load(params)
-            return SpeechFeatures(encode_on_grid(samples, encoder), params.encoder, digest, params.layer)
-    except AssetMissing as error:
-        if not params.allow_log_mel_fallback:
-            raise
-        _LOGGER.warning(
-            "no weights for %s: using log-mel features instead, which follow the mouth less well (%s)", params.encoder, error
-        )
-        return _encode_log_mel(samples)
-
-
-def _encode_log_mel(samples: np.ndarray) -> SpeechFeatures:
-    with _fixed_threads():
-        return SpeechFeatures(encode_on_grid(samples, LogMelEncoder()), LOG_MEL, "", 0)
+            return self._encoder(samples)
 
 
 @contextmanager
@@ -182,6 +264,13 @@ class _WhisperEncoder:
         mel = torch.from_numpy(whisper_log_mel(filled, self._encoder.config.num_mel_bins))
         states = self._encoder(mel[None], output_hidden_states=True).hidden_states[self._layer][0]
         return states[: num_frames * _STATES_PER_FRAME + 1].numpy()
+
+    def shortened(self, chunk_frames: int) -> "_WhisperEncoder":
+        """One that hears shorter chunks, for less time: the first positions of those that it was trained with."""
+        encoder, positions = copy.deepcopy(self._encoder), chunk_frames * _STATES_PER_FRAME
+        encoder.embed_positions = torch.nn.Embedding.from_pretrained(encoder.embed_positions.weight[:positions])
+        encoder.config.max_source_positions = encoder.max_source_positions = positions
+        return _WhisperEncoder(encoder, self._layer)
 
 
 class _WaveformEncoder:

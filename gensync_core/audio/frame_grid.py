@@ -4,14 +4,13 @@ Speech is cut into chunks that overlap; each chunk is encoded, pooled to frames,
 every frame that is kept has been heard with its surroundings. Chunks start on a frame, hence the grid never drifts.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
 
 from gensync_core.audio.waveform import FPS, SAMPLES_PER_FRAME, num_video_frames
-from gensync_core.progress import progress
 
 
 @runtime_checkable
@@ -35,6 +34,22 @@ class StateEncoder(Protocol):
         ...
 
 
+class Chunking(NamedTuple):
+    """How speech is cut, in video frames.
+
+    Attributes:
+        first: frames that the first chunk keeps.
+        hop: frames that every later one keeps.
+        look_ahead: frames that a chunk hears beyond those it keeps.
+        length: most frames that a chunk hears.
+    """
+
+    first: int
+    hop: int
+    look_ahead: int
+    length: int
+
+
 class Chunk(NamedTuple):
     """Frames [start, stop) are encoded, of which [keep_start, keep_stop) are kept."""
 
@@ -44,35 +59,85 @@ class Chunk(NamedTuple):
     keep_stop: int
 
 
-def encode_on_grid(samples: Float[np.ndarray, "N"], encoder: StateEncoder) -> Float[np.ndarray, "T D"]:
-    """One float32 vector per video frame, pooled around the frame's centre; T is `num_video_frames(N)`."""
-    num_frames = num_video_frames(len(samples))
-    padded = np.pad(samples, (0, max(0, num_frames * SAMPLES_PER_FRAME - len(samples))))
-    chunks = list(split(num_frames, encoder.chunk_frames, encoder.margin_frames))
-    parts = []
-    with progress("audio features", len(chunks)) as bar:
-        for chunk in chunks:
+def widest(encoder: StateEncoder) -> Chunking:
+    """Chunks as long as the encoder takes them, its margin dropped on both sides: for speech that is there as a whole.
+
+    Raises:
+        ValueError: the margins leave nothing between them.
+    """
+    length, margin = encoder.chunk_frames, encoder.margin_frames
+    if length <= 2 * margin:
+        raise ValueError(f"a chunk of {length} frames leaves nothing between two margins of {margin}")
+    return Chunking(length - margin, length - 2 * margin, margin, length)
+
+
+def plan(chunking: Chunking) -> Iterator[Chunk]:
+    """Chunks that together keep every frame once, in order, without end."""
+    keep_start, keep_stop = 0, chunking.first
+    while True:
+        stop = keep_stop + chunking.look_ahead
+        yield Chunk(max(0, stop - chunking.length), stop, keep_start, keep_stop)
+        keep_start, keep_stop = keep_stop, keep_stop + chunking.hop
+
+
+def encode_stream(
+    blocks: Iterable[Float[np.ndarray, "_"]], encoder: StateEncoder, chunking: Chunking
+) -> Iterator[Float[np.ndarray, "F D"]]:
+    """One float32 vector per video frame, pooled around the frame's centre, a chunk's frames at a time.
+
+    A chunk is encoded as soon as half a frame more than it hears has come: then it is not the last one. All chunks together
+    give `num_video_frames` vectors. How the samples are cut into blocks changes nothing; a chunk's samples are held at most.
+    """
+    speech = _Speech(iter(blocks))
+    for chunk in plan(chunking):
+        speech.forget(chunk.start * SAMPLES_PER_FRAME)
+        if speech.reaches(chunk.stop * SAMPLES_PER_FRAME + SAMPLES_PER_FRAME // 2):
+            yield _encode_chunk(speech.upto(chunk.stop * SAMPLES_PER_FRAME), encoder, chunk)
+            continue
+        num_frames = num_video_frames(speech.end) if speech.end else 0
+        if chunk.keep_start < num_frames:
             # The last chunk hears also what is left over of half a frame.
-            end = len(padded) if chunk.stop == num_frames else chunk.stop * SAMPLES_PER_FRAME
-            states = encoder(padded[chunk.start * SAMPLES_PER_FRAME : end])
-            pooled = pool_to_frames(states, chunk.stop - chunk.start, encoder.step_s, encoder.offset_s)
-            parts.append(pooled[chunk.keep_start - chunk.start : chunk.keep_stop - chunk.start])
-            bar.advance()
-    return np.concatenate(parts).astype(np.float32)
+            rest = speech.upto(speech.end)
+            missing = max(0, (num_frames - chunk.start) * SAMPLES_PER_FRAME - len(rest))
+            last = Chunk(chunk.start, num_frames, chunk.keep_start, num_frames)
+            yield _encode_chunk(np.pad(rest, (0, missing)), encoder, last)
+        return
 
 
-def split(num_frames: int, chunk_frames: int, margin_frames: int) -> Iterator[Chunk]:
-    """Chunks that together keep every frame once, in order. Longer speech never changes the earlier chunks' starts."""
-    stride = chunk_frames - 2 * margin_frames
-    if stride < 1:
-        raise ValueError(f"a chunk of {chunk_frames} frames leaves nothing between two margins of {margin_frames}")
-    start = 0
-    keep_start = 0
-    while keep_start < num_frames:
-        stop = min(start + chunk_frames, num_frames)
-        keep_stop = num_frames if stop == num_frames else stop - margin_frames
-        yield Chunk(start, stop, keep_start, keep_stop)
-        start, keep_start = start + stride, keep_stop
+def _encode_chunk(samples: np.ndarray, encoder: StateEncoder, chunk: Chunk) -> np.ndarray:
+    pooled = pool_to_frames(encoder(samples), chunk.stop - chunk.start, encoder.step_s, encoder.offset_s)
+    return pooled[chunk.keep_start - chunk.start : chunk.keep_stop - chunk.start]
+
+
+class _Speech:
+    """The samples that are still needed of all that has come; positions count from the beginning of the speech."""
+
+    def __init__(self, blocks: Iterator[np.ndarray]) -> None:
+        self._blocks = blocks
+        self._parts: list[np.ndarray] = []
+        self._start = self.end = 0
+
+    def reaches(self, position: int) -> bool:
+        """Take blocks until `position` samples have come; false where there are fewer."""
+        while self.end < position:
+            block = next(self._blocks, None)
+            if block is None:
+                return False
+            self._parts.append(block)
+            self.end += len(block)
+        return True
+
+    def upto(self, position: int) -> np.ndarray:
+        """Samples from the first that is not forgotten."""
+        self._parts = [np.concatenate(self._parts)] if len(self._parts) != 1 else self._parts
+        return self._parts[0][: position - self._start]
+
+    def forget(self, position: int) -> None:
+        """Samples before `position`, all of which have come, are not needed any more."""
+        if position > self._start:
+            # A copy, or the samples before it would stay in memory.
+            self._parts = [self.upto(self.end)[position - self._start :].copy()]
+            self._start = position
 
 
 def pool_to_frames(

@@ -1,6 +1,8 @@
 """Speech as 16 kHz mono samples, and how many video frames it fills."""
 
 import math
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ FPS: Final = 25
 SAMPLES_PER_FRAME: Final = SAMPLE_RATE_HZ // FPS
 
 _WAV_SUFFIXES = (".wav", ".flac")
+_BLOCK_S = 10
 
 
 def load_waveform(path: Path) -> Float[np.ndarray, "N"]:
@@ -24,31 +27,73 @@ def load_waveform(path: Path) -> Float[np.ndarray, "N"]:
     Raises:
         FootageRejected: the file is missing, empty, or holds no readable sound.
     """
-    if path.suffix.lower() in _WAV_SUFFIXES:
-        samples = _read_wav(path)
-    else:
-        from gensync_core.media.video import read_audio
+    return np.concatenate(list(iter_waveform(path)))
 
-        samples = read_audio(path, sample_rate=SAMPLE_RATE_HZ)
-    if len(samples) == 0:
+
+def iter_waveform(path: Path) -> Iterator[Float[np.ndarray, "N"]]:
+    """The same samples a piece at a time, in constant memory.
+
+    Raises:
+        FootageRejected: as `load_waveform`, once the samples before the fault have been handed out.
+    """
+    num_samples = 0
+    for samples in _iter_wav(path) if path.suffix.lower() in _WAV_SUFFIXES else _iter_other(path):
+        if not np.isfinite(samples).all():
+            raise FootageRejected(f"{path}: holds samples that are not numbers; export it again as 16 or 24 bit PCM")
+        num_samples += len(samples)
+        yield np.clip(samples, -1.0, 1.0).astype(np.float32)
+    if num_samples == 0:
         raise FootageRejected(f"{path}: holds no sound; give a file with at least one frame (0.04 s) of speech")
-    if not np.isfinite(samples).all():
-        raise FootageRejected(f"{path}: holds samples that are not numbers; export it again as 16 or 24 bit PCM")
-    return np.clip(samples, -1.0, 1.0).astype(np.float32)
 
 
-def _read_wav(path: Path) -> np.ndarray:
+def _iter_other(path: Path) -> Iterator[np.ndarray]:
+    from gensync_core.media.video import convert_audio
+
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "sound.wav"
+        convert_audio(path, wav, SAMPLE_RATE_HZ)
+        yield from _iter_wav(wav)
+
+
+def _iter_wav(path: Path) -> Iterator[np.ndarray]:
     try:
-        channels, rate_hz = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            if file.samplerate == SAMPLE_RATE_HZ:
+                for block in file.blocks(_BLOCK_S * SAMPLE_RATE_HZ, dtype="float32", always_2d=True):
+                    yield block.mean(axis=1)
+            else:
+                yield from _iter_resampled(file)
     except (OSError, soundfile.SoundFileError) as error:
         raise FootageRejected(f"{path}: cannot be read as sound ({error})") from error
-    samples = channels.mean(axis=1)
-    if rate_hz == SAMPLE_RATE_HZ or len(samples) == 0:
-        return samples
-    divisor = math.gcd(rate_hz, SAMPLE_RATE_HZ)
+
+
+def _iter_resampled(file: soundfile.SoundFile) -> Iterator[np.ndarray]:
+    """Blocks of another rate as if they had been resampled together: each is read with what the filter reaches around it."""
     from scipy.signal import resample_poly  # 2 s of imports that most stages never need
 
-    return resample_poly(samples, SAMPLE_RATE_HZ // divisor, rate_hz // divisor)
+    divisor = math.gcd(file.samplerate, SAMPLE_RATE_HZ)
+    up, down = SAMPLE_RATE_HZ // divisor, file.samplerate // divisor
+    # The filter of resample_poly ends ten samples away, at the lower of both rates. Blocks start where samples coincide.
+    margin = down * -(-(10 * max(up, down) // up + 1) // down)
+    size = down * -(-_BLOCK_S * file.samplerate // down)
+    for start in range(0, file.frames, size):
+        first = max(0, start - margin)
+        file.seek(first)
+        heard = file.read(start + size + margin - first, dtype="float32", always_2d=True).mean(axis=1)
+        skipped = (start - first) * up // down
+        is_last = start + size >= file.frames
+        yield resample_poly(heard, up, down)[skipped : None if is_last else skipped + size * up // down]
+
+
+def store_waveform(path: Path, blocks: Iterable[Float[np.ndarray, "_"]]) -> int:
+    """Write 16 kHz mono float samples of any number as they come; returns how many. `path` ends in `.wav`."""
+    num_samples = 0
+    # RF64: a WAV that may be larger than 4 GiB.
+    with atomic_path(path) as temporary, soundfile.SoundFile(temporary, "w", SAMPLE_RATE_HZ, 1, "FLOAT", format="RF64") as file:
+        for block in blocks:
+            file.write(block)
+            num_samples += len(block)
+    return num_samples
 
 
 def write_waveform(path: Path, samples: Float[np.ndarray, "N"]) -> None:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from gensync_core.artefacts import atomic_path
 from gensync_core.errors import FootageRejected
@@ -26,12 +26,12 @@ __all__ = [
     "Probe",
     "Unreadable",
     "VideoWriter",
+    "convert_audio",
     "cut_clip",
     "ffmpeg_binary",
     "iter_frames",
     "iter_labels",
     "probe",
-    "read_audio",
 ]
 
 _FRAME_LIMIT_S = 120.0
@@ -106,20 +106,20 @@ def _iter_raw(path: Path, stream: Any, shape: tuple[int, ...], pixel_format: str
         raise FootageRejected(f"{path}: cannot be decoded ({error}); convert it to MP4 with H.264 and try again") from error
 
 
-def read_audio(path: Path, sample_rate: int = 16_000) -> Float[np.ndarray, "N"]:
-    """Samples of the first sound track of any file: mono (channels averaged), float32 in -1..1.
+def convert_audio(path: Path, wav: Path, sample_rate: int = 16_000) -> None:
+    """Write the first sound track of any file as mono float WAV (channels averaged), in constant memory.
 
     Raises:
         FootageRejected: the file has no sound, or it cannot be decoded.
     """
     if not probe(path).has_audio:
         raise FootageRejected(f"{path}: has no sound; give a recording in which somebody speaks")
-    output = ffmpeg_command.to_pipe(ffmpeg_command.audio_input(path), format="f32le", ac=1, ar=sample_rate)
+    sound = ffmpeg_command.audio_input(path)
+    output = ffmpeg_command.to_file([sound], wav, format="wav", rf64="auto", ac=1, ar=sample_rate, **{"c:a": "pcm_f32le"})
     try:
-        content = ffmpeg_command.read_all(output, _AUDIO_LIMIT_S)
+        ffmpeg_command.run(output, _AUDIO_LIMIT_S)
     except FfmpegFailed as error:
         raise FootageRejected(f"{path}: its sound cannot be decoded ({error}); convert it to WAV and try again") from error
-    return np.clip(np.frombuffer(content, dtype="<f4"), -1.0, 1.0)
 
 
 _AnyWriter = TypeVar("_AnyWriter", bound="_Writer")  # typing.Self is refused by the run-time checker of the tests

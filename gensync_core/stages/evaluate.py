@@ -99,6 +99,7 @@ def _measured_on(data: ClipDataset, avatar: Avatar, frames: np.ndarray, backend:
         "images_seen": avatar.state.meta.get("images_seen"),
         "device": str(backend.device),
         "backend": backend.name,
+        "mode": avatar.field.mode,
     }
 
 
@@ -110,7 +111,7 @@ def _facts(group: str, on: dict[str, Any]) -> list[tuple[str, str]]:
         ("size", f"{on['resolution']} px, {FPS} fps"),
         ("Gaussians", f"{on['gaussians_head']} head, {on['gaussians_torso']} torso"),
         ("images seen", "unknown" if on["images_seen"] is None else str(on["images_seen"])),
-        ("rendered on", f"{on['device']}, {on['backend']}"),
+        ("rendered on", f"{on['device']}, {on['backend']}, {on['mode']} mode"),
     ]
 
 

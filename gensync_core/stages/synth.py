@@ -1,45 +1,77 @@
 """synth: a trained speaker and any speech in, a lip-synced video out."""
 
+import itertools
+import resource
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import yaml
 
-from gensync_core.audio.features import encode
-from gensync_core.audio.waveform import FPS, load_waveform, num_video_frames, write_waveform
+from gensync_core.artefacts import write_json
+from gensync_core.audio.features import SpeechEncoder
+from gensync_core.audio.waveform import FPS, iter_waveform, num_video_frames, store_waveform
 from gensync_core.errors import UsageError
-from gensync_core.gaussians.rasterize import choose_backend
+from gensync_core.gaussians.rasterize import Backend, choose_backend
 from gensync_core.media.video import VideoWriter
 from gensync_core.params import Params
 from gensync_core.paths import Project
 from gensync_core.progress import progress
-from gensync_core.rendering.synthesis import load_avatar
+from gensync_core.rendering.fast_field import FastField
+from gensync_core.rendering.synthesis import Avatar, Quickening, load_avatar
+from gensync_core.training.heap import keep_freed_memory
 
 
 def run(project: Project, job: str, params: Params) -> None:
-    """Render one job of `synth.yaml`. The video is as long as the speech, to within half a frame.
+    """Render one job of `synth.yaml`. The video is as long as the speech, to within half a frame; memory does not grow with it.
+
+    What it cost, and in which mode it was rendered, is written to `.gensync/runs/synth-JOB.json`.
 
     Raises:
         UsageError: there is no such job.
         FootageRejected: the audio file holds no readable sound.
         ArtefactBroken: the speaker or the shared network is missing or damaged.
     """
+    start = time.monotonic()
+    keep_freed_memory()  # every frame frees a megabyte or more of images: a quarter of its time went into clearing pages
     jobs = (yaml.safe_load(project.synth_file.read_text()) or {}).get("jobs") or {}
     if job not in jobs:
         raise UsageError(f"{project.synth_file}: no job {job!r}; known: {', '.join(jobs) or 'none'}")
     speaker = project.registry().get(jobs[job]["speaker"])
     backend = choose_backend(params.render)
-    samples = load_waveform(project.root / jobs[job]["audio"])
     avatar = load_avatar(project.shared, project.speaker(speaker).model, backend, params.synth.batch_frames)
-    features = encode(samples, params.audio).values
-    count = num_video_frames(len(samples), FPS)
-    poses, upper_face = avatar.natural_motion(count)
-    with tempfile.TemporaryDirectory() as folder, progress(f"synth {job}", count) as bar:
+    with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
-        write_waveform(wav, samples)
+        count = num_video_frames(store_waveform(wav, iter_waveform(project.root / jobs[job]["audio"])))
+        features = SpeechEncoder(params.audio).stream(iter_waveform(wav))
+        first = next(features)
+        quickening = Quickening("full", "asked for", None)
+        if params.synth.mode == "fast":
+            quickening = avatar.quicken(first, count)
         size = avatar.resolution
-        with VideoWriter(project.render(job), size, size, FPS, audio=wav, crf=params.synth.crf) as writer:
-            for frame in avatar.render(features, poses, upper_face, np.arange(count)):
+        with (
+            progress(f"synth {job}", count) as bar,
+            VideoWriter(project.render(job), size, size, FPS, audio=wav, crf=params.synth.crf) as writer,
+        ):
+            for frame in avatar.stream(itertools.chain([first], features)):
                 writer.write(frame.image)
                 bar.advance()
+    record = _record(avatar, quickening, backend)
+    write_json(
+        project.scratch.parent / "runs" / f"synth-{job}.json",
+        {"stage": "synth", "job": job, "frames": count, "seconds": time.monotonic() - start, **record},
+    )
+
+
+def _record(avatar: Avatar, quickening: Quickening, backend: Backend) -> dict[str, Any]:
+    likeness = quickening.likeness
+    return {
+        "mode": quickening.mode,
+        "reason": quickening.reason,
+        "likeness": None if likeness is None else likeness._asdict(),
+        "frames_outside_basis": avatar.field.num_outside if isinstance(avatar.field, FastField) else 0,
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "device": backend.device,
+        "rasterizer": backend.name,
+    }

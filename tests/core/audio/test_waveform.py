@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from gensync_core.audio.waveform import load_waveform, num_video_frames, silence, write_waveform
+from gensync_core.audio import waveform
+from gensync_core.audio.waveform import (
+    iter_waveform,
+    load_waveform,
+    num_video_frames,
+    silence,
+    store_waveform,
+    write_waveform,
+)
 from gensync_core.errors import FootageRejected
 
 
@@ -46,3 +54,34 @@ def test_files_without_sound_are_rejected(tmp_path: Path) -> None:
     for path in (empty, text, no_samples, broken, tmp_path / "missing.wav"):
         with pytest.raises(FootageRejected, match=path.name):
             load_waveform(path)
+
+
+@pytest.mark.parametrize("rate_hz", [16_000, 44_100, 48_000, 8_000, 11_025])
+def test_blocks_are_the_samples_that_resampling_at_once_gives(
+    rate_hz: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scipy.signal import resample_poly
+
+    samples = np.random.default_rng(0).uniform(-0.5, 0.5, round(3.21 * rate_hz)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, rate_hz, subtype="FLOAT")
+    monkeypatch.setattr(waveform, "_BLOCK_S", 1)
+    blocks = list(iter_waveform(tmp_path / "a.wav"))
+    assert len(blocks) == 4
+    divisor = np.gcd(rate_hz, 16_000)
+    expected = resample_poly(samples, 16_000 // divisor, rate_hz // divisor) if rate_hz != 16_000 else samples
+    np.testing.assert_allclose(np.concatenate(blocks), expected.clip(-1, 1), atol=1e-6)
+
+
+def test_what_is_stored_piece_by_piece_is_read_back_exactly(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-1, 1, 5000).astype(np.float32)
+    assert store_waveform(tmp_path / "a.wav", np.array_split(samples, 7)) == 5000
+    np.testing.assert_array_equal(load_waveform(tmp_path / "a.wav"), samples)
+
+
+def test_sound_in_a_video_container_is_read_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = (0.5 * np.sin(np.arange(40_000) / 20)).astype(np.float32)
+    soundfile.write(tmp_path / "a.ogg", samples, 16_000)
+    monkeypatch.setattr(waveform, "_BLOCK_S", 1)
+    blocks = list(iter_waveform(tmp_path / "a.ogg"))
+    assert len(blocks) == 3
+    assert abs(np.concatenate(blocks)[1000:39_000] - samples[1000:39_000]).max() < 0.05

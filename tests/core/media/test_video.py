@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from gensync_core.artefacts import sha256_of
 from gensync_core.errors import FootageRejected, GenSyncError
@@ -18,11 +19,11 @@ from gensync_core.media.video import (
     LabelWriter,
     Unreadable,
     VideoWriter,
+    convert_audio,
     ffmpeg_binary,
     iter_frames,
     iter_labels,
     probe,
-    read_audio,
 )
 
 
@@ -117,14 +118,22 @@ def test_writers_say_what_they_cannot_take(tmp_path: Path) -> None:
     assert probe(tmp_path / "clip.mp4").num_frames == 1
 
 
-def test_sound_of_any_container_is_read(make_clip: Callable[..., Path], make_wav: Callable[..., Path]) -> None:
-    wav = read_audio(make_wav(2.0))
-    assert wav.dtype == np.float32
+def test_sound_of_any_container_is_converted(
+    make_clip: Callable[..., Path], make_wav: Callable[..., Path], tmp_path: Path
+) -> None:
+    def converted(path: Path) -> np.ndarray:
+        convert_audio(path, tmp_path / "converted.wav")
+        samples, rate_hz = soundfile.read(tmp_path / "converted.wav", dtype="float32")
+        assert rate_hz == 16_000
+        assert samples.ndim == 1
+        return samples
+
+    wav = converted(make_wav(2.0))
     assert len(wav) == 32000
     assert np.abs(wav).max() == pytest.approx(0.9, abs=0.01)
-    assert len(read_audio(make_clip(seconds=2, sound_s=2.0))) == pytest.approx(32000, abs=1100)
+    assert len(converted(make_clip(seconds=2, sound_s=2.0))) == pytest.approx(32000, abs=1100)
     with pytest.raises(FootageRejected, match="no sound"):
-        read_audio(make_clip("silent.mp4", seconds=1, sound_s=None))
+        convert_audio(make_clip("silent.mp4", seconds=1, sound_s=None), tmp_path / "none.wav")
 
 
 def test_a_concat_script_does_not_reach_its_neighbour(make_clip: Callable[..., Path], tmp_path: Path) -> None:
