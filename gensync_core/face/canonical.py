@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from gensync_core.face import regions
 
+_LIP_CENTRES = (13, 14)
 _FILE = Path(__file__).with_name("canonical_face.npz")
 _IRIS_RADIUS_DM = 0.0585
 _IRIS_DEPTH_DM = -0.03  # the cornea stands before the plane of the lids' edges
@@ -42,3 +43,12 @@ def canonical_landmarks() -> Float[np.ndarray, "478 3"]:
         ring = np.array([[0, 0, 0], [1, 0, 0], [0, -1, 0], [-1, 0, 0], [0, 1, 0]])  # centre, right, up, left, down
         irises.append(centre + _IRIS_RADIUS_DM * ring)
     return np.concatenate([vertices, *irises]).astype(np.float32)
+
+
+CANONICAL_BOX_DM = 1.6
+"""Half a side of the canonical box [-1, 1]^3, in which all speakers' faces lie."""
+
+
+def canonical_mouth() -> Float[np.ndarray, "3"]:
+    """The mouth's centre in the canonical box."""
+    return (_load()[0][list(_LIP_CENTRES)].mean(axis=0) / CANONICAL_BOX_DM).astype(np.float32)

@@ -1,11 +1,15 @@
 """Speech features around a frame -> one audio vector a frame.
 
-Shapes: B frames, W neighbours (8), D feature size (384 for Whisper tiny.en), S window size (16), A audio code (64).
+Shapes: B frames, W neighbours, S window size, L = W + S - 1 frames of a span, D feature size (384 for Whisper tiny.en),
+C bottleneck (48), A audio code (64); M sequences of T samples.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+_SLOPE = 0.02
+"""Of the leaky ReLU, below 0."""
 
 
 class FeatureStandardiser(nn.Module):
@@ -27,64 +31,69 @@ class FeatureStandardiser(nn.Module):
         self.mean.copy_(features.mean(0))
         self.std.copy_(features.std(0).clamp_min(1e-4))
 
-    def forward(self, windows: Float[Tensor, "B W D S"]) -> Float[Tensor, "B W D S"]:
-        return (windows - self.mean[:, None]) / self.std[:, None]
+    def forward(self, features: Float[Tensor, "... D"]) -> Float[Tensor, "... D"]:
+        return (features - self.mean) / self.std
 
 
 class AudioEncoder(nn.Module):
-    """Strided convolutions over each window, then attention pooling over the neighbours (temporal smoothing).
+    """A linear map of each window of features, then attention pooling over the neighbours (temporal smoothing).
 
-    Source: GSTalker temporal smooth module; the layout follows AD-NeRF's audio and attention nets, with a linear
-    bottleneck first because two minutes of speech do not fill 384 dimensions (own choice).
+    Without smoothing there is one window as long as all neighbours' together. The bottleneck comes first because two
+    minutes of speech do not fill 384 dimensions. Strided convolutions over the windows, as in AD-NeRF's audio net, learn
+    a few minutes of speech by heart: docs/log.md.
+
+    Source: GSTalker temporal smooth module, pooling after AD-NeRF; linear windows are our own choice.
     """
 
     def __init__(
-        self, feature_size: int, code_size: int = 64, neighbours: int = 8, bottleneck: int = 48, smoothing: bool = True
+        self,
+        feature_size: int,
+        code_size: int = 64,
+        neighbours: int = 4,
+        window_size: int = 8,
+        bottleneck: int = 48,
+        smoothing: bool = True,
     ) -> None:
         super().__init__()
-        self.smoothing = smoothing
+        self.size = window_size if smoothing else neighbours + window_size - 1
         self.bottleneck = nn.Linear(feature_size, bottleneck)
-        layers: list[nn.Module] = []
-        channels = bottleneck
-        for width in (48, 48, code_size, code_size):
-            layers += [nn.Conv1d(channels, width, kernel_size=3, stride=2, padding=1), nn.LeakyReLU(0.02)]
-            channels = width
-        self.convolutions = nn.Sequential(*layers)
-        self.project = nn.Linear(code_size, code_size)
-        self.pooling = nn.Sequential(
-            nn.Conv1d(code_size, 16, 3, padding=1),
-            nn.LeakyReLU(0.02),
-            nn.Conv1d(16, 4, 3, padding=1),
-            nn.LeakyReLU(0.02),
-            nn.Conv1d(4, 1, 3, padding=1),
-        )
+        self.window = nn.Linear(self.size * bottleneck, code_size)
+        self.pooling: nn.Module | None = None
+        if smoothing:
+            self.pooling = nn.Sequential(
+                nn.Conv1d(code_size, 16, 3, padding=1),
+                nn.LeakyReLU(_SLOPE),
+                nn.Conv1d(16, 4, 3, padding=1),
+                nn.LeakyReLU(_SLOPE),
+                nn.Conv1d(4, 1, 3, padding=1),
+            )
         self.normalise = nn.LayerNorm(code_size)
-        for module in self.modules():
-            if isinstance(module, nn.Conv1d | nn.Linear):  # torch's default halves the signal at every layer
-                nn.init.kaiming_normal_(module.weight, a=0.02, nonlinearity="leaky_relu")
-                nn.init.zeros_(module.bias)  # pyright: ignore[reportArgumentType]
 
-    def forward(self, windows: Float[Tensor, "B W D S"]) -> Float[Tensor, "B A"]:
-        """Encode standardised feature windows; neighbour W // 2 is centred on the frame itself."""
-        batch, neighbours, _, size = windows.shape
-        x = self.bottleneck(windows.transpose(2, 3)).reshape(batch * neighbours, size, -1)
-        codes = self.project(_run(self.convolutions, x).mean(1)).reshape(batch, neighbours, -1)
-        if not self.smoothing:
-            return self.normalise(codes[:, neighbours // 2])
-        attention = torch.softmax(_run(self.pooling, codes).squeeze(-1), dim=-1)
-        return self.normalise((attention[..., None] * codes).sum(1))
+    def forward(
+        self, spans: Float[Tensor, "B L D"], noise: float = 0.0, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "B A"]:
+        """Encode standardised features, see `audio.windows.spans`; neighbour W // 2 is centred on the frame itself.
 
+        `noise` is the deviation of normal noise on the features, drawn anew for every sample of every window.
+        """
+        # Windows overlap: the bottleneck reads each feature once, and the windows are cut from what it puts out.
+        windows = self.bottleneck(spans).unfold(1, self.size, 1).mT
+        if noise > 0:
+            windows = windows + noise * self._noise(windows.shape, generator)
+        codes = self.window(windows.flatten(2))
+        if self.pooling is None:
+            return self.normalise(codes.squeeze(1))
+        attention = torch.softmax(self.pooling(codes.mT), dim=-1)
+        return self.normalise(torch.bmm(attention, codes).squeeze(1))
 
-def _run(layers: nn.Sequential, x: Float[Tensor, "M T C"]) -> Float[Tensor, "M T_out C_out"]:
-    """Apply the layers to sequences with the channels last, 1-D convolutions as products of matrices.
+    def _noise(self, shape: torch.Size, generator: torch.Generator | None) -> Float[Tensor, "B W S C"]:
+        """What normal noise on the features adds to what the bottleneck puts out.
 
-    A convolution over a dozen samples costs more to set up, forward and backward, than to compute.
-    """
-    for layer in layers:
-        if isinstance(layer, nn.Conv1d):
-            (width,), (stride,), padding = layer.kernel_size, layer.stride, int(layer.padding[0])
-            patches = nn.functional.pad(x, (0, 0, padding, padding)).unfold(1, width, stride)  # [M, T_out, C, width]
-            x = nn.functional.linear(patches.flatten(2), layer.weight.flatten(1), layer.bias)
-        else:
-            x = layer(x)
-    return x
+        Only the part of the noise in the span of the weight's rows, of which there are far fewer than features, gets through:
+        drawn by itself, along an orthonormal basis, it is distributed as in noise on all features. The weight's gradient is
+        what that noise would give, averaged over the part that does not get through (own choice).
+        """
+        weight = self.bottleneck.weight
+        basis = torch.linalg.qr(weight.detach().T).Q
+        draws = torch.randn(*shape[:-1], basis.shape[1], generator=generator, dtype=weight.dtype).to(weight.device)
+        return nn.functional.linear(draws, weight @ basis)

@@ -56,6 +56,7 @@ def fold(
     modulations: tuple[Float[Tensor, "B M"], Float[Tensor, "B M"]],
     layers: FieldLayers,
     units: Float[Tensor, "outputs"],
+    barred: Float[Tensor, "K"],
     heads: int,
 ) -> FieldWeights:
     """Fold attention to the tokens, the second layer's modulations and the outputs' units into the layers.
@@ -65,6 +66,7 @@ def fold(
         modulations: scale - 1 and shift of the second layer's sums side by side (M = 2 H), applied one after the other.
         layers: see `FieldLayers`.
         units: factor of each output.
+        barred: what is taken off a token's logits for each unit of the column that follows a point's features.
         heads: of attention.
 
     Raises:
@@ -73,12 +75,14 @@ def fold(
     if tokens.shape[1] > LANES:
         raise ValueError(f"at most {LANES} tokens, got {tokens.shape[1]}")
     parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
-    return FieldWeights(*_Fold.apply(tokens, *modulations, units, heads, *parameters))
+    return FieldWeights(*_Fold.apply(tokens, *modulations, units, barred, heads, *parameters))
 
 
 class _Fold(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tokens: Tensor, early: Tensor, late: Tensor, units: Tensor, heads: int, *layers: Tensor) -> Any:
+    def forward(
+        ctx: Any, tokens: Tensor, early: Tensor, late: Tensor, units: Tensor, barred: Tensor, heads: int, *layers: Tensor
+    ) -> Any:
         query, query_bias, key, key_bias, value, value_bias, first, first_bias, second, second_bias, last, last_bias = layers
         batch, num_tokens, size = tokens.shape
         num_features, num_hidden, head_size = query.shape[1], len(first), size // heads
@@ -94,9 +98,10 @@ class _Fold(torch.autograd.Function):
         asked, said = torch.bmm(keys, asking), torch.bmm(heard, hearing)  # [heads, B K, F + 1], [heads, B K, H]
         asked, said = asked.view(heads, batch, num_tokens, -1), said.view(heads, batch, num_tokens, -1)
 
-        rows, lanes = num_features + -num_features % ROWS, heads * LANES
+        rows, lanes = num_features + 1 + -(num_features + 1) % ROWS, heads * LANES
         folded_query = tokens.new_zeros(batch, rows, heads, LANES)
         folded_query[:, :num_features, :, :num_tokens] = asked[..., :-1].permute(1, 3, 0, 2)
+        folded_query[:, num_features, :, :num_tokens] = -barred
         folded_bias = tokens.new_full((batch, heads, LANES), _NO_TOKEN)
         folded_bias[..., :num_tokens] = asked[..., -1].transpose(0, 1)
         values = tokens.new_zeros(batch, heads, LANES, num_hidden)
@@ -158,7 +163,7 @@ class _Fold(torch.autograd.Function):
         g_late_scale = torch.addcmul(g_scale * early_scale, g_second_bias, early[:, num_hidden:])
         g_late = torch.cat([g_late_scale, g_second_bias], dim=1)
         return (
-            g_tokens, g_early, g_late, None, None,
+            g_tokens, g_early, g_late, None, None, None,
             g_asking[:, :-1], g_asking[:, -1],
             g_keys.T @ flat, g_keys.sum(0),
             g_heard.T @ flat, g_heard.sum(0),

@@ -3,7 +3,7 @@
 Shapes: B frames, N Gaussians, Z identity code, D feature size.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from gensync_core.artefacts import read_tensors, write_tensors
-from gensync_core.audio.windows import window
+from gensync_core.audio.windows import spans
 from gensync_core.errors import ArtefactBroken
 from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.model.audio_encoder import AudioEncoder, FeatureStandardiser
@@ -22,6 +22,7 @@ from gensync_core.model.head_field import DEFORMABLE, Deformation, HeadField
 from gensync_core.model.kernel_layout import COLUMNS
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.model.torso_field import TorsoField
+from gensync_core.model.torso_motion import move_torso
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,13 +34,15 @@ class ModelParams:
         audio_size: numbers in the audio code a and in every condition token.
         neighbours: windows pooled by the temporal smooth module.
         window_size: frames (at 25 fps) in one window.
-        smoothing: pool over the neighbours, or take the frame's own window (ablation).
+        smoothing: pool over the neighbours, or read one window as long as theirs together.
         fusion: `product | add | none`, see `disentanglement`.
         rank: rank of the product.
         deform: which attributes the head field moves, among mean, opacity, scale, quat.
         mean_scale: size of one output unit in the canonical box.
         triplane_levels, triplane_finest, triplane_log2_table: the head's multi-resolution hash tri-plane.
         hidden_size: width of the head decoder, a multiple of 16.
+        mouth_radius: so far from the mouth's centre (canonical box) the head field hears no pose and no brows; 0: it
+            hears them everywhere.
     """
 
     identity_size: int
@@ -55,6 +58,7 @@ class ModelParams:
     triplane_finest: int
     triplane_log2_table: int
     hidden_size: int
+    mouth_radius: float
 
     def __post_init__(self) -> None:
         if self.fusion not in ("product", "add", "none"):
@@ -68,6 +72,8 @@ class ModelParams:
             raise ValueError(
                 f"hidden_size must be a multiple of {COLUMNS}, as wide as the kernels' tiles, got {self.hidden_size}"
             )
+        if self.mouth_radius < 0:
+            raise ValueError(f"mouth_radius must not be negative, got {self.mouth_radius}")
         if not 0 < self.mean_scale <= 1:
             raise ValueError(f"mean_scale must lie in (0, 1], got {self.mean_scale}")
 
@@ -86,11 +92,17 @@ class GenSync(nn.Module):
         size = params.audio_size
         self.register_buffer("mean_identity", torch.zeros(params.identity_size))
         self.standardise = FeatureStandardiser(feature_size)
-        self.audio_encoder = AudioEncoder(feature_size, size, params.neighbours, smoothing=params.smoothing)
+        self.audio_encoder = AudioEncoder(feature_size, size, params.neighbours, params.window_size, smoothing=params.smoothing)
         self.disentanglement = Disentanglement(params.identity_size, size, size, params.rank, params.fusion)  # pyright: ignore[reportArgumentType]
         triplane = HashTriplane(params.triplane_levels, 16, params.triplane_finest, params.triplane_log2_table, 2)
         self.head_field = HeadField(
-            triplane, params.identity_size, size, params.hidden_size, tuple(params.deform), params.mean_scale
+            triplane,
+            params.identity_size,
+            size,
+            params.hidden_size,
+            tuple(params.deform),
+            params.mean_scale,
+            params.mouth_radius,
         )
         self.torso_field = TorsoField(HashTriplane(4, 8, 64, 12, 2), params.identity_size)
 
@@ -102,10 +114,8 @@ class GenSync(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Float[Tensor, "B A"]:
         """Audio codes of some frames of a clip's features; `noise` (in deviations) augments training."""
-        windows = self.standardise(window(features, frames, self.params.neighbours, self.params.window_size))
-        if noise > 0:
-            windows = windows + noise * torch.randn(windows.shape, generator=generator).to(windows.device)
-        return self.audio_encoder(windows)
+        heard = self.standardise(spans(features, frames, self.params.neighbours, self.params.window_size))
+        return self.audio_encoder(heard, noise, generator)
 
     def deform_points(
         self,
@@ -145,17 +155,18 @@ class GenSync(nn.Module):
 
     def deform_torso(self, state: SpeakerState, head_to_camera: Float[Tensor, "1 4 4"]) -> GaussianCloud:
         """The speaker's torso at one frame, in the camera's frame."""
-        torso = state.torso
         code = self.torso_field.anchor_code(head_to_camera, state.mean_pose)
-        box = (torso.means - state.torso_centre) / state.torso_half_size
+        box = (state.torso.means - state.torso_centre) / state.torso_half_size
         d_means, d_quats = self.torso_field(box[None], state.identity[None], code)
-        return GaussianCloud(
-            means=torso.means + d_means[0] * state.torso_half_size,
-            quats=torso.quats + d_quats[0],
-            log_scales=torso.log_scales,
-            logit_opacities=torso.logit_opacities,
-            sh=torso.sh,
+        torso = replace(
+            state.torso, means=state.torso.means + d_means[0] * state.torso_half_size, quats=state.torso.quats + d_quats[0]
         )
+        return self.place_torso(state, torso, head_to_camera)
+
+    @staticmethod
+    def place_torso(state: SpeakerState, torso: GaussianCloud, head_to_camera: Float[Tensor, "1 4 4"]) -> GaussianCloud:
+        """A torso as the field left it, where the body is when the head has this pose."""
+        return move_torso(torso, state.torso_motion, pose_code(head_to_camera, state.mean_pose), state.torso_centre)
 
     def save(self, path: Path, meta: dict[str, Any]) -> None:
         """Write the weights with the architecture they belong to."""

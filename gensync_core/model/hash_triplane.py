@@ -77,12 +77,14 @@ class HashTriplane(nn.Module):
             return _EncodeOnCpu.apply(points, self.table, self._units, self._groups, self.out_size)
         return encode_with_torch(points, self.table, self._units)
 
-    def with_positions(self, points: Float[Tensor, "N 3"], width: int) -> Float[Tensor, "N width"]:
-        """Features, the position itself, and zeros up to `width` columns; without copies on the CPU."""
+    def with_positions(
+        self, points: Float[Tensor, "N 3"], constants: Float[Tensor, "N"], width: int
+    ) -> Float[Tensor, "N width"]:
+        """Features, the position itself, a column of constants, and zeros up to `width` columns; no copies on the CPU."""
         if self._runs_kernels(points):
-            return _EncodeOnCpu.apply(points, self.table, self._units, self._groups, width)
+            return _EncodeOnCpu.apply(points, self.table, self._units, self._groups, width, constants)
         features = encode_with_torch(points, self.table, self._units)
-        return nn.functional.pad(torch.cat([features, points], dim=1), (0, width - self.out_size - 3))
+        return nn.functional.pad(torch.cat([features, points, constants[:, None]], dim=1), (0, width - self.out_size - 4))
 
     def _runs_kernels(self, points: Tensor) -> bool:
         return (
@@ -95,13 +97,23 @@ class HashTriplane(nn.Module):
 
 class _EncodeOnCpu(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, points: Tensor, table: Tensor, units: _Units, groups: np.ndarray, width: int) -> Tensor:
+    def forward(
+        ctx: Any,
+        points: Tensor,
+        table: Tensor,
+        units: _Units,
+        groups: np.ndarray,
+        width: int,
+        constants: Tensor | None = None,
+    ) -> Tensor:
         from gensync_core.model.hash_kernels import encode_points  # which needs numba to be defined
 
         points, table = points.detach().contiguous(), table.detach().contiguous()
         features = np.empty((len(points), width), np.float32)
         blocks = -(-len(points) // POINT_BLOCK)
         run_in_chunks(encode_points, blocks, points.numpy(), table.numpy().reshape(-1), *units, features)
+        if constants is not None:
+            features[:, NUM_FEATURES * len(units.starts) + 3] = constants.numpy()
         ctx.save_for_backward(points, table)
         ctx.units, ctx.groups = units, groups
         return torch.from_numpy(features)
@@ -128,7 +140,7 @@ class _EncodeOnCpu(torch.autograd.Function):
                 g_features, g_coordinates, g_points,
             )  # fmt: skip
             g_points = torch.from_numpy(g_points)
-        return g_points, torch.from_numpy(g_table.reshape(table.shape)), None, None, None
+        return g_points, torch.from_numpy(g_table.reshape(table.shape)), None, None, None, None
 
 
 def encode_with_torch(points: Float[Tensor, "N 3"], table: Float[Tensor, "rows F"], units: _Units) -> Float[Tensor, "N K"]:

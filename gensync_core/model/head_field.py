@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from gensync_core.face.canonical import canonical_mouth
 from gensync_core.model.disentanglement import CodeModulation
 from gensync_core.model.field_decoder import decode
 from gensync_core.model.field_folding import FieldLayers, fold
@@ -18,6 +19,10 @@ from gensync_core.model.kernel_layout import ROWS, padded_width
 from gensync_core.model.spatial_audio_attention import SpatialAudioAttention
 
 AUDIO_TOKEN = 0
+_NOT_BY_THE_MOUTH = (0.0, 0.0, 1.0, 1.0, 0.0)
+"""Tokens {h, z, eye, pose, null} that the mouth does not listen to."""
+_BAR = 20.0
+"""Taken off the logits of these at the mouth's centre: nothing is left of their weight."""
 DEFORMABLE = ("mean", "opacity", "scale", "quat")
 _UNITS = {"opacity": 1.0, "scale": 0.1, "quat": 0.1}
 """Size of one output unit; that of the means is a parameter."""
@@ -42,6 +47,8 @@ class HeadField(nn.Module):
     """
 
     units: Tensor
+    barred: Tensor
+    mouth: Tensor
 
     def __init__(
         self,
@@ -51,9 +58,10 @@ class HeadField(nn.Module):
         hidden_size: int,
         deform: tuple[str, ...],
         mean_scale: float,
+        mouth_radius: float,
     ) -> None:
         super().__init__()
-        self.triplane, self.deform = triplane, deform
+        self.triplane, self.deform, self.mouth_radius = triplane, deform, mouth_radius
         self.eye_token = nn.Sequential(nn.Linear(6, token_size), nn.LeakyReLU(0.02), nn.Linear(token_size, token_size))
         self.pose_token = nn.Sequential(nn.Linear(12, token_size), nn.LeakyReLU(0.02), nn.Linear(token_size, token_size))
         self.identity_token = nn.Linear(identity_size, token_size)
@@ -69,8 +77,20 @@ class HeadField(nn.Module):
         self.last = nn.Linear(hidden_size, sum(self.sizes[name] for name in deform))
         units = torch.cat([torch.full((self.sizes[name],), {**_UNITS, "mean": mean_scale}[name]) for name in deform])
         self.register_buffer("units", units, persistent=False)
+        self.register_buffer("barred", _BAR * torch.tensor(_NOT_BY_THE_MOUTH), persistent=False)
+        self.register_buffer("mouth", torch.from_numpy(canonical_mouth()), persistent=False)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
+
+    @torch.no_grad()
+    def mouth_window(self, points: Float[Tensor, "N 3"]) -> Float[Tensor, "N"]:
+        """1 at the mouth's centre, falling to 1/e at `mouth_radius`: here only the voice and the speaker are heard.
+
+        What is learned of pose and brows by chance, because they go with speech, would move a silent mouth (own choice).
+        """
+        if self.mouth_radius == 0:
+            return points.new_zeros(len(points))
+        return torch.exp(-(((points - self.mouth).square().sum(-1) / self.mouth_radius**2) ** 2))
 
     def forward(
         self,
@@ -87,7 +107,8 @@ class HeadField(nn.Module):
         sets, count, _ = points.shape
         # The decoder takes points four at a time.
         padded = functional.pad(points, (0, 0, 0, -count % ROWS)) if count % ROWS else points
-        features = self.triplane.with_positions(padded.reshape(-1, 3), padded_width(self.feature_size))
+        flat = padded.reshape(-1, 3)
+        features = self.triplane.with_positions(flat, self.mouth_window(flat), padded_width(self.feature_size + 1))
         tokens = torch.stack(
             [
                 fused,
@@ -101,7 +122,7 @@ class HeadField(nn.Module):
         modulations = self.frame_modulation.affine(fused), self.modulation.affine(identity)
         attention = self.attention
         layers = FieldLayers(attention.query, attention.key, attention.value, self.first, self.second, self.last)
-        weights = fold(self.normalise(tokens), modulations, layers, self.units, attention.heads)
+        weights = fold(self.normalise(tokens), modulations, layers, self.units, self.barred, attention.heads)
         out = decode(features.reshape(sets, -1, features.shape[-1]), weights)[:, :count]
         sizes = [self.sizes[name] for name in self.deform]
         *values, _, audio_attention = out.split([*sizes, out.shape[-1] - sum(sizes) - 1, 1], dim=-1)

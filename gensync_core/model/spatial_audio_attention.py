@@ -31,11 +31,17 @@ class SpatialAudioAttention(nn.Module):
         self.key = nn.Linear(token_size, token_size)
         self.value = nn.Linear(token_size, token_size)
 
-    def forward(self, features: Float[Tensor, "B N F"], tokens: Float[Tensor, "B K C"]) -> Attended:
-        """The definition, point by point; the head field gets the same from `field_folding`, for less."""
+    def forward(
+        self, features: Float[Tensor, "B N F"], tokens: Float[Tensor, "B K C"], barred: Float[Tensor, "#B N K"]
+    ) -> Attended:
+        """The definition, point by point; the head field gets the same from `field_folding`, for less.
+
+        `barred` is taken off the logits.
+        """
         batch, count, _ = features.shape
         query = self.query(features).reshape(batch, count, self.heads, self.head_size).transpose(1, 2)
-        weights = torch.softmax(query @ self._heads(self.key(tokens)).mT / math.sqrt(self.head_size), dim=-1)
+        logits = query @ self._heads(self.key(tokens)).mT / math.sqrt(self.head_size)
+        weights = torch.softmax(logits - barred[:, None], dim=-1)
         values = (weights @ self._heads(self.value(tokens))).transpose(1, 2).reshape(batch, count, -1)
         return Attended(values, weights.mean(1))
 

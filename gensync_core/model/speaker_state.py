@@ -11,8 +11,12 @@ from torch import Tensor
 
 from gensync_core.artefacts import read_tensors, write_tensors
 from gensync_core.errors import ArtefactBroken
+from gensync_core.face.canonical import CANONICAL_BOX_DM
 from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.geometry.camera import Intrinsics
+
+_ARRAYS = ("identity", "torso_centre", "torso_motion", "mean_pose", "poses", "upper_face")
+"""Tensors of a state that a file holds under their own names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +42,14 @@ class Aligner:
         return motion * self.scale
 
 
-def fit_aligner(landmarks: Float[np.ndarray, "P 3"], mesh: Float[np.ndarray, "P 3"], box_half_size: float = 1.6) -> Aligner:
-    """Least squares per axis from a speaker's mean landmarks to the canonical mesh, then into a box of +-1.6 dm."""
+def fit_aligner(landmarks: Float[np.ndarray, "P 3"], mesh: Float[np.ndarray, "P 3"]) -> Aligner:
+    """Least squares per axis from a speaker's mean landmarks to the canonical mesh, then into the canonical box."""
     centred, target = landmarks - landmarks.mean(0), mesh - mesh.mean(0)
     scale = (centred * target).sum(0) / np.maximum((centred**2).sum(0), 1e-9)
     offset = mesh.mean(0) - landmarks.mean(0) * scale
     return Aligner(
-        torch.tensor(scale / box_half_size, dtype=torch.float32), torch.tensor(offset / box_half_size, dtype=torch.float32)
+        torch.tensor(scale / CANONICAL_BOX_DM, dtype=torch.float32),
+        torch.tensor(offset / CANONICAL_BOX_DM, dtype=torch.float32),
     )
 
 
@@ -57,6 +62,7 @@ class SpeakerState:
         torso: Gaussians in the camera's frame.
         identity: the code z [Z].
         torso_centre, torso_half_size: the torso's own box in the camera's frame (dm).
+        torso_motion: how the torso goes along with the head, see `torso_motion.fit_torso_motion`.
         plate: background [H, W, 3] in 0..1.
         poses: head_to_camera of the training take [T, 4, 4]; upper_face: its eyes and brows [T, 6].
         meta: speaker id, group, figures of the training that made it.
@@ -68,6 +74,7 @@ class SpeakerState:
     aligner: Aligner
     torso_centre: Float[Tensor, "3"]
     torso_half_size: float
+    torso_motion: Float[Tensor, "13 3"]
     plate: Float[Tensor, "H W 3"]
     camera: Intrinsics
     mean_pose: Float[Tensor, "4 4"]
@@ -75,10 +82,15 @@ class SpeakerState:
     upper_face: Float[Tensor, "T 6"]
     meta: dict[str, Any]
 
+    def freeze(self) -> None:
+        """End a training: all tensors become plain values."""
+        self.head, self.torso, self.identity = self.head.detach(), self.torso.detach(), self.identity.detach()
+        self.aligner = Aligner(self.aligner.scale.detach(), self.aligner.offset.detach())
+
     def save(self, path: Path) -> None:
         """Write everything into one file; raises nothing of its own."""
         arrays = self.head.to_arrays("head.") | self.torso.to_arrays("torso.")
-        for name in ("identity", "torso_centre", "mean_pose", "poses", "upper_face"):
+        for name in _ARRAYS:
             arrays[name] = getattr(self, name).detach().cpu().numpy()
         arrays["aligner.scale"] = self.aligner.scale.detach().cpu().numpy()
         arrays["aligner.offset"] = self.aligner.offset.detach().cpu().numpy()
@@ -104,7 +116,7 @@ class SpeakerState:
                 camera=Intrinsics(**meta.pop("camera")),
                 torso_half_size=float(meta.pop("torso_half_size")),
                 meta=meta,
-                **{name: tensors[name] for name in ("identity", "torso_centre", "mean_pose", "poses", "upper_face")},
+                **{name: tensors[name] for name in _ARRAYS},
             )
         except (KeyError, TypeError, ValueError) as error:
             raise ArtefactBroken(f"{path}: not a speaker file ({error}); run joint or adapt again") from error

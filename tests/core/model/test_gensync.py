@@ -22,6 +22,7 @@ PARAMS = ModelParams(
     triplane_finest=32,
     triplane_log2_table=8,
     hidden_size=16,
+    mouth_radius=0.35,
 )
 
 
@@ -48,6 +49,7 @@ def state():
         aligner=fit_aligner(landmarks, landmarks),
         torso_centre=torch.zeros(3),
         torso_half_size=1.0,
+        torso_motion=torch.zeros(13, 3),
         plate=torch.zeros(8, 8, 3),
         camera=Intrinsics(fx=10.0, fy=10.0, cx=4.0, cy=4.0, width=8, height=8),
         mean_pose=pose,

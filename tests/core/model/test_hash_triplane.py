@@ -103,8 +103,9 @@ def test_positions_follow_the_features():
     upstream = torch.randn(700, 24, generator=torch.Generator().manual_seed(1))
     for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-10)):
         module, leaf, g = module.to(dtype), points.to(dtype).requires_grad_(), upstream.to(dtype)
-        wide = module.with_positions(leaf, 24)
-        assert torch.equal(wide[:, 18:], torch.nn.functional.pad(leaf, (0, 3)))
+        wide = module.with_positions(leaf, torch.full((700,), 0.5, dtype=dtype), 24)
+        assert torch.equal(wide[:, 18:21], leaf)
+        assert (wide[:, 21:] == torch.tensor([0.5, 0, 0], dtype=dtype)).all()
         both = torch.cat([module(leaf), leaf], dim=1)
         assert torch.equal(wide[:, :21], both)
         gradients = torch.autograd.grad(wide, [leaf, module.table], g)

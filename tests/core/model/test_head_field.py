@@ -15,12 +15,12 @@ from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.head_field import DEFORMABLE, HeadField
 from gensync_core.model.kernel_layout import CHUNK
 
-IDENTITY_SIZE, TOKEN_SIZE, HIDDEN_SIZE = 6, 8, 32
+IDENTITY_SIZE, TOKEN_SIZE, HIDDEN_SIZE, MOUTH_RADIUS = 6, 8, 32, 0.8
 
 
 def head_field(deform: tuple[str, ...] = DEFORMABLE, seed: int = 0) -> HeadField:
     """A field in float64 whose parameters are all of a size that shows."""
-    field = HeadField(HashTriplane(3, 4, 16, 8, 2), IDENTITY_SIZE, TOKEN_SIZE, HIDDEN_SIZE, deform, 0.05).double()
+    field = HeadField(HashTriplane(3, 4, 16, 8, 2), IDENTITY_SIZE, TOKEN_SIZE, HIDDEN_SIZE, deform, 0.05, MOUTH_RADIUS).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in field.parameters():
@@ -42,7 +42,8 @@ def plain(field: HeadField, points: Tensor, fused: Tensor, identity: Tensor, upp
     features = torch.cat([features, points], dim=-1).expand(len(fused), -1, -1)
     codes = [fused, field.identity_token(identity), field.eye_token(upper_face), field.pose_token(pose)]
     tokens = field.normalise(torch.stack([*codes, field.null_token.expand(len(fused), -1)], dim=1))
-    attended = field.attention(features, tokens)
+    window = field.mouth_window(points.reshape(-1, 3)).reshape(*points.shape[:2], 1)
+    attended = field.attention(features, tokens, window * field.barred)
     hidden = functional.leaky_relu(field.first(torch.cat([features, attended.values], dim=-1)), 0.02)
     hidden = field.modulation(field.frame_modulation(field.second(hidden), fused), identity)
     return [field.last(functional.leaky_relu(hidden, 0.02)) * field.units, attended.weights[..., 0]]
@@ -97,6 +98,20 @@ def test_kernels_equal_the_plain_form_in_float64(batch, count, shared):
         )
 
 
+def test_the_mouth_hears_no_pose_and_no_brows():
+    field, (_, fused, identity, upper_face, pose) = head_field(), conditions(2, 1)
+    points = torch.stack([field.mouth.double(), field.mouth.double() + torch.tensor([0.0, -1.5, 0.3]).double()])[None]
+    same = [code[:1].expand(2, -1) for code in (fused, identity)]
+    mouth, brow = field(points, *same, upper_face, pose).means.unbind(dim=1)
+    torch.testing.assert_close(mouth[0], mouth[1], rtol=0, atol=1e-7)
+    assert (brow[0] - brow[1]).abs().max() > 1e-3
+    mouth, _ = field(points, fused, *same[1:], upper_face, pose).means.unbind(dim=1)
+    assert (mouth[0] - mouth[1]).abs().max() > 1e-3
+    field.mouth_radius = 0.0
+    mouth, _ = field(points, *same, upper_face, pose).means.unbind(dim=1)
+    assert (mouth[0] - mouth[1]).abs().max() > 1e-3
+
+
 def test_same_bits_for_any_number_of_threads():
     inputs = [tensor.float() for tensor in conditions(2, 3 * CHUNK)]
     field, runs = head_field().float(), []
@@ -136,7 +151,7 @@ from gensync_core.losses.photometric import l1_ssim
 from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.head_field import DEFORMABLE, HeadField
 torch.manual_seed(0)
-field = HeadField(HashTriplane(3, 4, 16, 8, 2), 6, 8, 32, DEFORMABLE, 0.05)
+field = HeadField(HashTriplane(3, 4, 16, 8, 2), 6, 8, 32, DEFORMABLE, 0.05, 0.8)
 torch.nn.init.normal_(field.last.weight)
 out = field(*(torch.rand(1, *size) for size in ((9, 3), (8,), (6,), (6,), (12,)))).means
 out.sum().backward()
@@ -153,6 +168,7 @@ def test_more_tokens_than_lanes_are_refused():
     field = head_field()
     attention = field.attention
     layers = FieldLayers(attention.query, attention.key, attention.value, field.first, field.second, field.last)
+    tokens = torch.zeros(1, 9, TOKEN_SIZE, dtype=torch.float64)
     modulation = torch.zeros(1, 2 * HIDDEN_SIZE, dtype=torch.float64)
     with pytest.raises(ValueError, match="at most 8 tokens"):
-        fold(torch.zeros(1, 9, TOKEN_SIZE, dtype=torch.float64), (modulation, modulation), layers, field.units, attention.heads)
+        fold(tokens, (modulation, modulation), layers, field.units, torch.zeros(9, dtype=torch.float64), attention.heads)
