@@ -90,7 +90,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], meta: Mapping[s
 
     The same content gives the same bytes.
     """
-    arrays = {name: np.ascontiguousarray(tensors[name]) for name in sorted(tensors)}
+    arrays = {name: np.asarray(tensors[name], order="C") for name in sorted(tensors)}
     header = json.dumps(
         {"schema_version": SCHEMA_VERSION, "sha256": _digest(arrays), **_finite(meta or {})}, sort_keys=True, allow_nan=False
     )

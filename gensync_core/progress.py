@@ -71,6 +71,10 @@ class Progress:
             eta_s = (self.total - self.done) / rate if self.total and rate > 0 else None
             _sink(Tick(self.job, self.done, self.total, eta_s, note))
 
+    def rewind(self, done: int) -> None:
+        """Go back to `done` steps: what came after them is done again."""
+        self.done, self._first, self._start = done, done, time.monotonic()
+
 
 @contextmanager
 def progress(job: str, total: int, done: int = 0) -> Iterator[Progress]:

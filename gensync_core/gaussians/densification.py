@@ -18,6 +18,8 @@ from torch import Tensor
 from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.gaussians.rasterize import ScreenData
 
+GAUSSIAN_RATES = {"means": 4e-4, "quats": 1e-3, "log_scales": 5e-3, "logit_opacities": 2e-2, "sh": 5e-3}
+"""Learning rates of 3DGS, with means in decimetre."""
 # gsplat's names of our attributes. `sh` is two of its parameters: the constant coefficient learns faster than the rest.
 _NAMES = {"means": "means", "quats": "quats", "log_scales": "scales", "logit_opacities": "opacities", "sh": "sh0"}
 _HIGHER_SH_RATE = 1 / 20

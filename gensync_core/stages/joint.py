@@ -9,6 +9,7 @@ from gensync_core.params import Params, digest
 from gensync_core.paths import Project
 from gensync_core.training.checkpoint import discard_states
 from gensync_core.training.joint import train_joint
+from gensync_core.training.processes import joined_processes
 from gensync_core.training.run_record import RunRecord
 
 
@@ -41,9 +42,12 @@ def run(project: Project, params: Params) -> None:
     }
     key = digest("joint", inputs, params.seed, params.model, params.loss, params.joint, params.split, backend.name)
     scratch = project.scratch / f"joint-{key}"
-    network, log, resumed_at = train_joint(
-        clips, states, params.model, params.joint, params.loss, backend, params.seed, scratch
-    )
+    with joined_processes(backend.device) as processes:
+        network, log, resumed_at = train_joint(
+            clips, states, params.model, params.joint, params.loss, backend, params.seed, scratch, processes
+        )
+        if not processes.is_first:
+            return
     images = (params.joint.steps + params.joint.torso_steps) * params.joint.batch_size
     meta = {
         "cohort": [speaker.id for speaker in cohort],

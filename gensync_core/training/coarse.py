@@ -3,6 +3,7 @@
 Source: GSTalker coarse stage.
 """
 
+import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,18 +16,25 @@ from gensync_core.dataset.clip_dataset import ClipDataset, balanced_weights
 from gensync_core.dataset.sampler import mixed_identities, step_rng
 from gensync_core.face.canonical import canonical_face
 from gensync_core.face.regions import BODY, HEAD, Region
-from gensync_core.gaussians.densification import Densifier, DensifyParams
+from gensync_core.face.torso_tracker import BodyView, track_torso
+from gensync_core.gaussians.densification import GAUSSIAN_RATES, Densifier, DensifyParams
 from gensync_core.gaussians.initialization import View, body_fill, initial_head, initial_torso
 from gensync_core.gaussians.rasterize import Backend, ScreenData
 from gensync_core.gaussians.spherical_harmonics import MAX_DEGREE
 from gensync_core.losses.photometric import l1_ssim
 from gensync_core.losses.regularization import alpha_error
+from gensync_core.model.gensync import GenSync, pose_code
 from gensync_core.model.speaker_state import SpeakerState, fit_aligner
+from gensync_core.model.torso_motion import fit_torso_motion
 from gensync_core.progress import progress
 from gensync_core.rendering.compositor import Layer, over, render_layer_and_screen
-from gensync_core.training.fit import GAUSSIAN_RATES
 from gensync_core.training.metric_log import MetricLog
-from gensync_core.training.objective import backdrop, photometric_weight, region_mask
+from gensync_core.training.objective import head_loss, region_mask
+
+_logger = logging.getLogger(__name__)
+_TORSO_VIEWS = 240
+"""Frames in which the body's motion is measured."""
+_MIN_TORSO_SHARE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +126,7 @@ def initial_state(data: ClipDataset, params: CoarseParams, identity_size: int, s
         aligner=fit_aligner(landmarks[: len(vertices)], vertices),
         torso_centre=((low + high) / 2).to(device),
         torso_half_size=float((high - low).max() / 2 * 1.05),
+        torso_motion=torso_motion(data, chosen[0], (low + high) / 2, centre).to(device),
         plate=data.plate.to(device),
         camera=data.camera,
         mean_pose=centre.to(device),
@@ -125,6 +134,32 @@ def initial_state(data: ClipDataset, params: CoarseParams, identity_size: int, s
         upper_face=data.upper_face[: data.num_train].to(device),
         meta={},
     )
+
+
+def torso_motion(
+    data: ClipDataset, reference: int, centre: Float[Tensor, "3"], mean: Float[Tensor, "4 4"]
+) -> Float[Tensor, "13 3"]:
+    """How the body goes along with the head, from frames all over the training part.
+
+    Args:
+        data: the clip.
+        reference: the frame that shows the torso as its Gaussians lie.
+        centre: of the torso, in the camera's frame (dm).
+        mean: the speaker's mean pose.
+    """
+    camera, count = data.camera, min(data.num_train, _TORSO_VIEWS)
+    views = np.unique(np.linspace(0, data.num_train - 1, count).round().astype(int))
+    x, y, z = centre.tolist()
+    about = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
+    bodies = (BodyView(np.asarray(data.frames[int(view)]), np.asarray(data.masks[int(view)])) for view in (reference, *views))
+    track = track_torso(next(bodies), bodies, about)
+    codes = pose_code(data.head_to_camera[torch.from_numpy(views)], mean).numpy()
+    motions = np.concatenate([track.shift_px * [z / camera.fx, z / camera.fy], track.roll[:, None]], axis=1)
+    seen = ~track.lost
+    if seen.mean() < _MIN_TORSO_SHARE:
+        _logger.warning("the body could be followed in %d of %d frames: it will stand still", seen.sum(), len(seen))
+        seen[:] = False
+    return fit_torso_motion(codes[seen], motions[seen])
 
 
 class StaticTerms(NamedTuple):
@@ -139,10 +174,9 @@ class StaticTerms(NamedTuple):
 def static_terms(
     data: ClipDataset, state: SpeakerState, frame: int, params: CoarseParams, backend: Backend, behind: Float[Tensor, "3"]
 ) -> StaticTerms:
-    """Photometric and alpha terms of the static head, and of the static torso behind it.
+    """Photometric and alpha terms of the static head (`head_loss`), and of the static torso behind it.
 
-    Inside the head's mask the head stands before `behind`, a colour drawn anew each step, so that it cannot borrow from the
-    picture. The torso is judged in the finished frame, in which the head stays as it is.
+    The torso is judged in the finished frame, in which the head stays as it is.
     """
     device = state.identity.device
     image, labels = data.frame(frame)
@@ -150,12 +184,10 @@ def static_terms(
     in_head, in_body = region_mask(labels, HEAD).to(device), region_mask(labels, BODY).to(device)
     pose = data.head_to_camera[frame].to(device)
     head, head_screen = render_layer_and_screen(state.head, pose, data.camera, backend)
-    torso, torso_screen = render_layer_and_screen(state.torso, torch.eye(4, device=device), data.camera, backend)
+    placed = GenSync.place_torso(state, state.torso, pose[None])
+    torso, torso_screen = render_layer_and_screen(placed, torch.eye(4, device=device), data.camera, backend)
 
-    weight = photometric_weight(data, frame, params.mouth).to(device)
-    before = over(head, backdrop(target, in_head, behind.to(device)))
-    head_photometric = l1_ssim(before, target, params.ssim, weight)
-    head_alpha = alpha_error(head.alpha, in_head).mean()
+    head_photometric, head_alpha = head_loss(data, frame, head, behind, params.ssim, params.mouth)
     still = Layer(head.image.detach(), head.alpha.detach())
     torso_photometric = l1_ssim(over(still, over(torso, state.plate)), target, params.ssim)
     torso_alpha = (alpha_error(torso.alpha, in_body) * (1 - in_head)).mean()
@@ -192,13 +224,5 @@ def fit_coarse(
             bar.advance(note=f"loss {terms.total.item():.4f}, {len(head)} Gaussians in the head")
     log.flush(params.steps)
     state.head, state.torso = head.cloud.detach(), torso.cloud.detach()
-    return detached(state), log
-
-
-def detached(state: SpeakerState) -> SpeakerState:
-    """Stop training a state: its tensors become plain values."""
-    for cloud in (state.head, state.torso):
-        for _, tensor in cloud.named():
-            tensor.requires_grad_(False)
-    state.identity.requires_grad_(False)
-    return state
+    state.freeze()
+    return state, log

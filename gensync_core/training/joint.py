@@ -12,10 +12,10 @@ from gensync_core.gaussians.rasterize import Backend
 from gensync_core.losses.weights import LossParams
 from gensync_core.model.gensync import GenSync, ModelParams
 from gensync_core.model.speaker_state import SpeakerState
-from gensync_core.training.coarse import detached
 from gensync_core.training.fit import Fit, FitParams
 from gensync_core.training.metric_log import MetricLog
 from gensync_core.training.objective import Trainee
+from gensync_core.training.processes import Processes
 
 
 def train_joint(
@@ -27,6 +27,7 @@ def train_joint(
     backend: Backend,
     seed: int,
     scratch: Path,
+    processes: Processes = Processes(),  # noqa: B008 - immutable
 ) -> tuple[GenSync, MetricLog, int]:
     """Train the shared network and the speakers' states (in place).
 
@@ -41,9 +42,9 @@ def train_joint(
     for state in states:
         state.identity = (0.3 * torch.randn(model.identity_size, generator=generator)).to(backend.device)
     trainees = [Trainee.of(clip, state) for clip, state in zip(clips, states, strict=True)]
-    fit = Fit(network, trainees, params, losses, backend, seed, train_shared=True)
+    fit = Fit(network, trainees, params, losses, backend, seed, train_shared=True, processes=processes)
     resumed_at = fit.run(scratch, "joint")
     network.mean_identity.copy_(torch.stack([state.identity.detach() for state in states]).mean(0))
     for state in states:
-        detached(state)
+        state.freeze()
     return network, fit.log, resumed_at

@@ -3,6 +3,7 @@
 import csv
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from gensync_core.artefacts import atomic_path
 
@@ -26,6 +27,15 @@ class MetricLog:
         """Close the current averages at `step`."""
         self.rows += [(step, name, sum(values) / len(values)) for name, values in self._sums.items() if values]
         self._sums.clear()
+
+    def state(self) -> dict[str, Any]:
+        """All of it as plain values, for a resume state."""
+        return {"rows": self.rows, "sums": self._sums}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """The inverse of `state`."""
+        self.rows = [(int(step), str(name), float(value)) for step, name, value in state["rows"]]
+        self._sums = defaultdict(list, state["sums"])
 
     def write(self, path: Path) -> None:
         """Write all rows; six significant digits."""

@@ -9,23 +9,38 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from gensync_core.dataset.clip_dataset import ClipDataset
 from gensync_core.face.canonical import canonical_face
-from gensync_core.face.regions import BODY, HEAD, LEFT_EYE, LIPS_INNER, LIPS_OUTER, RIGHT_EYE
+from gensync_core.face.regions import (
+    BODY,
+    HEAD,
+    LEFT_EYE,
+    LEFT_EYEBROW,
+    LIPS_INNER,
+    LIPS_OUTER,
+    RIGHT_EYE,
+    RIGHT_EYEBROW,
+)
 from gensync_core.gaussians.rasterize import Backend
 from gensync_core.losses.disentangling import swap_inconsistency
+from gensync_core.losses.layer_loss import Emphasis, LayerLoss, Truth, layer_loss
 from gensync_core.losses.photometric import l1_ssim
-from gensync_core.losses.regularization import alpha_error, deformation_size, stray_attention, temporal_difference
+from gensync_core.losses.regularization import (
+    alpha_error,
+    deformation_size,
+    stray_attention,
+    temporal_difference,
+)
 from gensync_core.losses.weights import LossParams
 from gensync_core.model.gensync import GenSync, pose_code
 from gensync_core.model.speaker_state import SpeakerState
-from gensync_core.rendering.compositor import over, render_layer
+from gensync_core.rendering.compositor import Layer, over, render_layer
 
 _NOSE_BASE = 2
-_LIP_CENTRES = (13, 14)
+_UPPER_FACE = LEFT_EYE + RIGHT_EYE + LEFT_EYEBROW + RIGHT_EYEBROW
 _MOTION_BETA = 0.03
 """Canonical box; below it the motion term is quadratic, so that the field predicts means: medians of a mouth hardly move."""
 
@@ -42,68 +57,67 @@ class Trainee:
     """A speaker in training: the data, the state that is optimised, and the landmarks of the motion terms.
 
     Attributes:
-        landmark_index: landmarks of the lower face and the eyes [L].
-        rest: their mean place in the canonical box [L, 3]; motion: their tracked motion in the box [T, L, 3].
-        mouth: the mouth's centre in the box.
+        landmarks: mean places of the landmarks, in the speaker's own frame [L, 3] (dm).
+        motion: their tracked motion [T, L, 3], in units of the canonical box as it lies at the start of the training.
+        unit: of the motion, numbers a dm and axis [3]. It stays when the aligner is trained, which could else make all
+            motions, and their errors, small.
+        landmark_weight: of each landmark's error [L].
     """
 
     data: ClipDataset
     state: SpeakerState
-    landmark_index: Int[Tensor, "L"]
-    rest: Float[Tensor, "L 3"]
+    landmarks: Float[Tensor, "L 3"]
     motion: Float[Tensor, "T L 3"]
-    mouth: Float[Tensor, "3"]
+    unit: Float[Tensor, "3"]
     landmark_weight: Float[Tensor, "L"]
 
     @classmethod
     def of(cls, data: ClipDataset, state: SpeakerState) -> "Trainee":
         """Prepare the motion targets of a speaker."""
         index = torch.tensor(motion_landmarks())
-        aligner = state.aligner
-        device = state.identity.device
+        device, unit = state.identity.device, state.aligner.scale.detach().clone()
         lips = torch.isin(index, torch.tensor([*LIPS_OUTER, *LIPS_INNER]))
         return cls(
             data=data,
             state=state,
-            landmark_index=index,
-            rest=aligner.to_box(data.canonical_landmarks[index].to(device)),
-            motion=aligner.motion_to_box(data.canonical_motion[:, index].to(device)),
-            mouth=aligner.to_box(data.canonical_landmarks[list(_LIP_CENTRES)].mean(0).to(device)),
+            landmarks=data.canonical_landmarks[index].to(device),
+            motion=data.canonical_motion[:, index].to(device) * unit,
+            unit=unit,
             landmark_weight=torch.where(lips, 3.0, 1.0).to(device),
         )
 
 
 def motion_landmarks() -> list[int]:
-    """Every second vertex below the nose, all of the lips, and the eyes' contours."""
+    """Every second vertex below the nose, all of the lips, and the contours of eyes and brows."""
     vertices, _ = canonical_face()
     lower = np.nonzero(vertices[:, 1] > vertices[_NOSE_BASE, 1])[0][::2]
-    return sorted({*lower.tolist(), *LIPS_OUTER, *LIPS_INNER, *LEFT_EYE, *RIGHT_EYE})
+    return sorted({*lower.tolist(), *LIPS_OUTER, *LIPS_INNER, *_UPPER_FACE})
 
 
 def region_mask(labels: UInt8[Tensor, "H W"], regions: tuple[int, ...]) -> Float[Tensor, "H W"]:
     """1 where a label is one of `regions`."""
-    return torch.from_numpy(_membership(regions)[labels.numpy()])
+    return torch.from_numpy(_membership(regions).numpy()[labels.numpy()])
 
 
 @functools.cache
-def _membership(regions: tuple[int, ...]) -> Float[np.ndarray, "256"]:
+def _membership(regions: tuple[int, ...]) -> Float[Tensor, "256"]:
     """1 at the numbers of the regions: looking up a label is twenty times quicker than `torch.isin`."""
-    table = np.zeros(256, np.float32)
+    table = torch.zeros(256)
     table[list(regions)] = 1
     return table
 
 
-def photometric_weight(data: ClipDataset, frame: int, mouth: float) -> Float[Tensor, "H W"]:
-    """1, and `mouth` more inside the mouth box."""
-    weight = torch.ones(data.camera.height, data.camera.width)
-    x0, y0, x1, y1 = data.mouth_box_px(frame, margin=0.25)
-    weight[y0:y1, x0:x1] += mouth
-    return weight
+def head_loss(data: ClipDataset, frame: int, layer: Layer, behind: Float[Tensor, "3"], ssim: float, mouth: float) -> LayerLoss:
+    """A rendered head against everything that is true in the frame; the mouth box weighs `mouth` more.
 
-
-def backdrop(target: Float[Tensor, "H W 3"], mask: Float[Tensor, "H W"], behind: Float[Tensor, "3"]) -> Float[Tensor, "H W 3"]:
-    """The true picture with one colour where the mask, 0 or 1, is 1. `torch.where` takes twice as long over three channels."""
-    return torch.addcmul(target * (1 - mask)[..., None], mask[..., None], behind)
+    Inside the head's mask the head stands before `behind`, a colour drawn anew each step, so that it cannot borrow from
+    the picture.
+    """
+    device = layer.image.device
+    # Bytes from the stores: `data.frame` would make floats of them, which the loss does in passing.
+    picture, labels = (torch.from_numpy(np.array(store[frame])).to(device) for store in (data.frames, data.masks))
+    truth = Truth(picture, labels, _membership(HEAD).to(device))
+    return layer_loss(*layer, truth, behind.to(device), ssim, Emphasis(data.mouth_box_px(frame, margin=0.25), mouth))
 
 
 def head_terms(
@@ -115,23 +129,17 @@ def head_terms(
     backend: Backend,
     behind: Float[Tensor, "3"],
 ) -> Terms:
-    """Photometric and alpha terms of the head over everything that is true in the frame.
-
-    Inside the head's mask the head stands before `behind`, a colour drawn anew each step, so that it cannot borrow from
-    the picture.
-    """
+    """Photometric and alpha terms of the head (`head_loss`), and what keeps its deformation small and local."""
     data, state = trainee.data, trainee.state
     device = state.identity.device
-    image, labels = data.frame(frame)
-    target, mask = image.to(device), region_mask(labels, HEAD).to(device)
     pose = data.head_to_camera[frame].to(device)
     cloud, moved = network.deform_head(state, audio, data.upper_face[frame : frame + 1].to(device), pose[None])
-    stray = stray_attention(moved.audio_attention, state.aligner.to_box(state.head.means.detach()), trainee.mouth).mean()
+    stray = stray_attention(
+        moved.audio_attention, state.aligner.to_box(state.head.means.detach()), network.head_field.mouth
+    ).mean()
     regular = losses.size * deformation_size(moved.means).mean() + losses.stray_attention * stray
     layer = render_layer(cloud, pose, data.camera, backend)
-    weight = photometric_weight(data, frame, losses.mouth).to(device)
-    photometric = l1_ssim(over(layer, backdrop(target, mask, behind.to(device))), target, losses.ssim, weight)
-    alpha = alpha_error(layer.alpha, mask).mean()
+    photometric, alpha = head_loss(data, frame, layer, behind, losses.ssim, losses.mouth)
     return Terms(photometric + losses.alpha * alpha + regular, {"photometric": photometric.item(), "alpha": alpha.item()})
 
 
@@ -179,7 +187,11 @@ def motion_terms(
         np.stack([first_frames, np.minimum(first_frames + 1, data.num_train - 1)], axis=1).reshape(-1)
     ).to(device)
     count = len(frames)
-    audio = network.encode_audio(data.features.to(device), frames, noise, generator)
+    features, half = data.features.to(device), count // 2
+    # Half of the frames are heard as they are: noise alone makes a mouth that opens too little.
+    audio = torch.cat(
+        [network.encode_audio(features, frames[:half], noise, generator), network.encode_audio(features, frames[half:])]
+    )
     upper_face = data.upper_face.to(device)[frames]
     pose = pose_code(data.head_to_camera.to(device)[frames], state.mean_pose)
     swaps = other_identity is not None and losses.swap > 0
@@ -187,7 +199,9 @@ def motion_terms(
     identity = torch.cat([identity.expand(count, -1) for identity in identities])
     # Both identities at once: then the tri-plane is asked only once where the landmarks rest.
     conditions = [code.repeat(len(identities), 1) for code in (upper_face, pose)]
-    both = network.deform_points(trainee.rest[None], audio.repeat(len(identities), 1), identity, *conditions).means
+    rest = state.aligner.to_box(trainee.landmarks)
+    both = network.deform_points(rest[None], audio.repeat(len(identities), 1), identity, *conditions).means
+    both = state.aligner.motion_from_box(both) * trainee.unit
     moved = both[:count]
     error = torch.nn.functional.smooth_l1_loss(moved, trainee.motion[frames], reduction="none", beta=_MOTION_BETA)
     error = error * torch.tensor([1.0, 1.0, 0.3], device=device)  # depth is the least certain of a landmark's coordinates

@@ -8,9 +8,12 @@ import torch
 from gensync_core.errors import UsageError
 from gensync_core.gaussians.backends.cpu_runtime import cache_folder
 from gensync_core.gaussians.rasterize import Backend, RenderParams, choose_backend, rasterize
+from gensync_core.losses.layer_loss import Emphasis, Truth, layer_loss
 from gensync_core.losses.photometric import l1_ssim
 from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.head_field import DEFORMABLE, HeadField
+from gensync_core.rendering.compositor import Layer
+from gensync_core.rendering.picture import picture
 
 _logger = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ def _train_on_next_to_nothing(backend: Backend) -> None:
     device = torch.device(backend.device)
     means = torch.zeros(2, 3, device=device, requires_grad=True)
     field = HeadField(
-        HashTriplane(levels=2, base_resolution=4, finest_resolution=8, log2_table_size=6), 16, 16, 16, DEFORMABLE, 0.1
+        HashTriplane(levels=2, base_resolution=4, finest_resolution=8, log2_table_size=6), 16, 16, 16, DEFORMABLE, 0.1, 0.5
     ).to(device)
     codes = (torch.ones(1, size, device=device) for size in (16, 16, 6, 12))
     moved = means + field(means[None], *codes).means[0]
@@ -58,4 +61,9 @@ def _train_on_next_to_nothing(backend: Backend) -> None:
         moved, ones[:, None].repeat(1, 4), ones[:, None].repeat(1, 3), ones, ones[:, None].repeat(1, 3), viewmats, intrinsics,
         width=16, height=16, backend=backend,
     )  # fmt: skip
-    l1_ssim(rendered.image[0], torch.zeros_like(rendered.image[0])).backward()
+    image, alpha = rendered.image[0], rendered.alpha[0].reshape(16, 16)
+    picture(Layer(image, alpha), Layer(image, alpha), torch.zeros(16, 16, 3, device=device))
+    pixels = torch.zeros(16, 16, 4, dtype=torch.uint8, device=device)
+    truth = Truth(pixels[..., :3], pixels[..., 3], torch.zeros(256, device=device))
+    photometric, coverage = layer_loss(image, alpha, truth, torch.zeros(3, device=device), 0.2, Emphasis((0, 0, 8, 8), 1.0))
+    (l1_ssim(image, torch.zeros_like(image)) + photometric + coverage).backward()

@@ -30,7 +30,7 @@ def save(path: Path, num_head: int) -> SpeakerState:
     )
     state = SpeakerState(
         head=head.with_sh_degree(1), torso=torso, identity=torch.zeros(4), aligner=Aligner(torch.ones(3), torch.zeros(3)),
-        torso_centre=torch.zeros(3), torso_half_size=1.0, plate=torch.zeros(8, 8, 3),
+        torso_centre=torch.zeros(3), torso_half_size=1.0, torso_motion=torch.zeros(13, 3), plate=torch.zeros(8, 8, 3),
         camera=Intrinsics(fx=8.0, fy=8.0, cx=4.0, cy=4.0, width=8, height=8), mean_pose=torch.eye(4),
         poses=torch.eye(4)[None], upper_face=torch.zeros(1, 6), meta={},
     )  # fmt: skip

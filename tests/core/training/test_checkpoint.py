@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from gensync_core.training.checkpoint import Checkpoint, discard_states
+from gensync_core.training.checkpoint import Checkpoint, Diverged, discard_states
 from gensync_core.training.metric_log import MetricLog
+from gensync_core.training.processes import Processes
 
 
 def _training(fused=False):
@@ -28,10 +29,10 @@ def test_resumed_training_ends_bit_identical(tmp_path, fused):
 
     weight, optimiser, resumed_log = _training(fused)
     _steps(weight, optimiser, resumed_log, range(6))
-    Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, resumed_log).save(6)
+    Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, resumed_log, Processes()).save(6)
 
     weight, optimiser, resumed_log = _training(fused)
-    checkpoint = Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, resumed_log)
+    checkpoint = Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, resumed_log, Processes())
     assert checkpoint.restore() == 6
     _steps(weight, optimiser, resumed_log, range(6, 10))
     assert torch.equal(weight, straight)
@@ -40,12 +41,23 @@ def test_resumed_training_ends_bit_identical(tmp_path, fused):
 
 def test_damaged_state_starts_again(tmp_path):
     weight, optimiser, log = _training()
-    checkpoint = Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, log)
-    assert checkpoint.restore() == 0
+    checkpoint = Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, log, Processes())
+    assert checkpoint.restore() is None
     checkpoint.save(3)
     checkpoint.path.write_bytes(checkpoint.path.read_bytes()[:-5])
-    assert checkpoint.restore() == 0
-    assert not checkpoint.path.exists()
+    assert checkpoint.restore() is None
+
+
+def test_a_state_that_is_not_finite_does_not_replace_a_good_one(tmp_path):
+    weight, optimiser, log = _training()
+    checkpoint = Checkpoint(tmp_path / "run", {"w": weight}, {"a": optimiser}, log, Processes())
+    checkpoint.save(3)
+    with torch.no_grad():
+        weight[1] = torch.inf
+    with pytest.raises(Diverged, match="w holds NaN"):
+        checkpoint.save(4)
+    assert checkpoint.restore() == 3
+    assert torch.isfinite(weight).all()
 
 
 def test_a_finished_job_removes_its_own_states_only(tmp_path):
