@@ -68,6 +68,13 @@ METRICS: dict[str, Metric] = {
         ".3f",
         "Control: movement of the mouth when driven with silence, over its movement with speech.",
     ),
+    "lip_std_silent_over_speech": Metric(
+        "… of the lips themselves",
+        "ratio",
+        ".3f",
+        "The same for the lips in the head's own frame, before rendering: a turning head changes an opening that is measured "
+        "in pictures.",
+    ),
     "offset_frames": Metric(
         "Offset",
         "frames",

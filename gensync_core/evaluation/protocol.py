@@ -61,12 +61,16 @@ def sync_figures(
     driven: Take,
     shuffled: Take | None,
     silent: Take | None,
+    lips_in_silence: float | None,
     *,
     resolution: int,
     max_offset: int,
     control_shift: int,
 ) -> dict[str, float | int | None]:
-    """Lip sync and jitter of a driven video against its truth and its controls; None where a control was not run."""
+    """Lip sync and jitter of a driven video against its truth and its controls; None where a control was not run.
+
+    `lips_in_silence`: `movement_ratio` of the lips in the canonical frame.
+    """
     distance = lip_sync.landmark_distance(driven.landmarks_px, true.landmarks_px, resolution)
     real = lip_sync.aperture_correlation(true.aperture, driven.aperture)
     control = None if shuffled is None else lip_sync.aperture_correlation(true.aperture, shuffled.aperture)
@@ -83,6 +87,7 @@ def sync_figures(
         "aperture_std_silent_over_speech": None
         if silent is None
         else lip_sync.movement_ratio(silent.aperture, driven.aperture),
+        "lip_std_silent_over_speech": lips_in_silence,
         "offset_frames": None if offset is None else offset.frames,
         "offset_subframe": None if offset is None else offset.subframe,
         "offset_r": None if offset is None else offset.correlation,

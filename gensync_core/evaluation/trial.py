@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
+import torch
 
 from gensync_core.audio.features import AudioParams, encode
 from gensync_core.audio.waveform import FPS, SAMPLES_PER_FRAME, silence
@@ -14,6 +15,8 @@ from gensync_core.dataset.clip_dataset import ClipDataset, mouth_box
 from gensync_core.evaluation import contact_sheet
 from gensync_core.evaluation.controls import shuffled_features
 from gensync_core.evaluation.image_metrics import crop
+from gensync_core.evaluation.lip_motion import lip_openings
+from gensync_core.evaluation.lip_sync import movement_ratio
 from gensync_core.evaluation.protocol import ImageScores, Take, sync_figures
 from gensync_core.evaluation.report import Apertures, ContactSheet, EvaluateParams
 from gensync_core.face.expression import mouth_aperture
@@ -63,12 +66,14 @@ class Trial:
         chosen = contact_sheet.spread_over_apertures(true.aperture, self.params.sheet_frames)
         driven, scores, tiles = self._drive(true, set(chosen.tolist()), wav, video)
         shuffled = self._drive_shuffled() if self.params.controls else None
-        silent = self._drive_silent() if self.params.controls else None
+        silence_features = encode(silence(len(self.frames) * SAMPLES_PER_FRAME), self.audio).values
+        silent = self._drive_silent(silence_features) if self.params.controls else None
         sync = sync_figures(
             true,
             driven,
             shuffled,
             silent,
+            self._lips_in_silence(silence_features) if self.params.controls else None,
             resolution=self.avatar.resolution,
             max_offset=self.params.max_offset_frames,
             control_shift=self._control_shift,
@@ -122,10 +127,18 @@ class Trial:
         features = shuffled_features(self.data.features.numpy(), int(self.frames[0]), len(self.frames), self._control_shift)
         return take((rendered.image for rendered in self._render(features, self.frames)), self.bar)
 
-    def _drive_silent(self) -> Take:
+    def _drive_silent(self, features: np.ndarray) -> Take:
         """Silence, through the same speech encoder."""
-        features = encode(silence(len(self.frames) * SAMPLES_PER_FRAME), self.audio).values
         return take((rendered.image for rendered in self._render(features, np.arange(len(self.frames)))), self.bar)
+
+    def _lips_in_silence(self, features: np.ndarray) -> float:
+        """Movement of the lips' opening in the canonical frame with silence, over that with the clip's sound."""
+        poses, upper_face = (part[self.frames] for part in (self.data.head_to_camera, self.data.upper_face))
+        openings = [
+            lip_openings(self.avatar, self.data.canonical_landmarks, torch.from_numpy(sound), frames, poses, upper_face)
+            for sound, frames in ((features, np.arange(len(self.frames))), (self.data.features.numpy(), self.frames))
+        ]
+        return movement_ratio(*openings)
 
     def _render(self, features: np.ndarray, sound_frames: np.ndarray) -> Iterator[RenderedFrame]:
         poses = self.data.head_to_camera.numpy()[self.frames]

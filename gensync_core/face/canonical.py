@@ -14,7 +14,8 @@ from jaxtyping import Float, Int
 
 from gensync_core.face import regions
 
-_LIP_CENTRES = (13, 14)
+LIP_CENTRES = (13, 14)
+"""Landmarks in the middle of the upper and the lower lip's inner edge."""
 _FILE = Path(__file__).with_name("canonical_face.npz")
 _IRIS_RADIUS_DM = 0.0585
 _IRIS_DEPTH_DM = -0.03  # the cornea stands before the plane of the lids' edges
@@ -51,4 +52,4 @@ CANONICAL_BOX_DM = 1.6
 
 def canonical_mouth() -> Float[np.ndarray, "3"]:
     """The mouth's centre in the canonical box."""
-    return (_load()[0][list(_LIP_CENTRES)].mean(axis=0) / CANONICAL_BOX_DM).astype(np.float32)
+    return (_load()[0][list(LIP_CENTRES)].mean(axis=0) / CANONICAL_BOX_DM).astype(np.float32)

@@ -73,8 +73,8 @@ def speaker(num_head: int = 400, seed: int = 0) -> SpeakerState:
     return SpeakerState(
         head=head, torso=torso, identity=normal(6),
         aligner=Aligner(torch.tensor([0.6, 0.5, 0.7]), torch.tensor([0.1, 0.0, -0.1])),
-        torso_centre=torch.tensor([0.0, 1.2, 5.0]), torso_half_size=1.5, torso_motion=0.01 * torch.arange(39.0).reshape(13, 3).cos(),
-        plate=torch.full((SIZE_PX, SIZE_PX, 3), 0.4),
+        torso_centre=torch.tensor([0.0, 1.2, 5.0]), torso_half_size=1.5,
+        torso_motion=0.01 * torch.arange(39.0).reshape(13, 3).cos(), plate=torch.full((SIZE_PX, SIZE_PX, 3), 0.4),
         camera=Intrinsics(fx=50.0, fy=50.0, cx=16.0, cy=16.0, width=SIZE_PX, height=SIZE_PX), mean_pose=pose,
         poses=poses, upper_face=torch.sin(torch.arange(POSES)[:, None] / 5 + torch.arange(6)), meta={"speaker": "anna"},
     )  # fmt: skip

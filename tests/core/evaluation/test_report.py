@@ -118,7 +118,7 @@ def test_image_and_sync_figures_have_exactly_the_listed_names():
     means = scores.means()
     assert all(np.isfinite(value) for value in means.values())
     take = Take(landmarks, mouth_aperture(landmarks))
-    figures = means | sync_figures(take, take, None, None, resolution=64, max_offset=2, control_shift=50)
+    figures = means | sync_figures(take, take, None, None, None, resolution=64, max_offset=2, control_shift=50)
     assert list(figures) == list(METRICS)
     assert figures["aperture_r"] == pytest.approx(1)
     assert figures["aperture_r_gap"] is None
