@@ -13,7 +13,8 @@ Each slice of `step` is run alone, forward and backward, from inputs without a h
 in, because the backward pass of a whole step does not tell its parts apart:
 
 - encode: audio encoder (with its windows) and hash tri-plane;
-- network: the rest of `deform_head`, measured as all of it less the tri-plane: attention, decoder, aligner;
+- conditions: disentanglement, tokens and modulations of a frame, folded into the weights of its decoder;
+- network: the rest of `deform_head`, measured as all of it less tri-plane and conditions: attention, decoder, aligner;
 - rasterize: `render_layer`, with the activations of the raw parameters;
 - loss: frame and mask from the store, and `head_loss`: backdrop, L1 + SSIM with the mouth's weight, alpha term;
 - optimiser: one update of the speaker's and one of the shared parameters.
@@ -45,7 +46,7 @@ from gensync_core.gaussians.rasterize import Backend
 from gensync_core.gaussians.spherical_harmonics import SH_C0
 from gensync_core.geometry.camera import Intrinsics
 from gensync_core.media.frames import FrameStore
-from gensync_core.model.gensync import GenSync
+from gensync_core.model.gensync import GenSync, pose_code
 from gensync_core.model.speaker_state import Aligner, SpeakerState
 from gensync_core.params import Params, load_params
 from gensync_core.rendering.compositor import Layer, over, render_layer
@@ -54,7 +55,7 @@ from gensync_core.training.objective import Trainee, head_loss, head_terms, moti
 
 SCENES = ("5000,128", "10000,256", "20000,256")
 FRAMES, FRAME, FEATURE_SIZE, TORSO_GAUSSIANS = 60, 7, 384, 2000
-SLICES = ("encode", "network", "rasterize", "loss", "optimiser")
+SLICES = ("encode", "conditions", "network", "rasterize", "loss", "optimiser")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -163,6 +164,11 @@ class Bench:
         deformed = network.deform_head(state, audio, upper_face, pose[None])[0].requires_grad()
         drawn = Layer(*(x.requires_grad_() for x in render_layer(deformed.detach(), pose, data.camera, self.backend)))
 
+        def conditions() -> list[Tensor]:
+            identity = state.identity[None]
+            fused = network.disentanglement(identity, audio)
+            return list(network.head_field.frame_network(fused, identity, upper_face, pose_code(pose[None], state.mean_pose)))
+
         def field() -> list[Tensor]:
             cloud, moved = network.deform_head(state, audio, upper_face, pose[None])
             return [cloud.means, cloud.quats, cloud.log_scales, cloud.logit_opacities, moved.audio_attention]
@@ -174,6 +180,7 @@ class Bench:
         return {
             "audio": lambda: [self.audio()],
             "triplane": lambda: [network.head_field.triplane(points)],
+            "conditions": conditions,
             "field": field,
             "rasterize": lambda: list(render_layer(deformed, pose, data.camera, self.backend)),
             "loss": loss,
@@ -204,7 +211,8 @@ class Bench:
             timed("joint", self.joint_step)
         for suffix in ("", " forward"):
             fastest[f"encode{suffix}"] = fastest[f"audio{suffix}"] + fastest[f"triplane{suffix}"]
-            fastest[f"network{suffix}"] = fastest[f"field{suffix}"] - fastest[f"triplane{suffix}"]
+            before = fastest[f"triplane{suffix}"] + fastest[f"conditions{suffix}"]
+            fastest[f"network{suffix}"] = fastest[f"field{suffix}"] - before
         return fastest
 
 

@@ -142,15 +142,17 @@ class GenSync(nn.Module):
         head = state.head
         pose = pose_code(head_to_camera, state.mean_pose)
         moved = self.deform_points(state.aligner.to_box(head.means)[None], audio, state.identity[None], upper_face, pose)
-        cloud = GaussianCloud(
-            means=head.means + state.aligner.motion_from_box(moved.means[0]),
-            quats=head.quats if moved.quats is None else head.quats + moved.quats[0],
-            log_scales=head.log_scales if moved.log_scales is None else head.log_scales + moved.log_scales[0],
-            logit_opacities=head.logit_opacities
-            if moved.logit_opacities is None
-            else head.logit_opacities + moved.logit_opacities[0],
-            sh=head.sh,
+        # `squeeze`, not `[0]`: the gradient of an index is a copy.
+        quats, log_scales, logit_opacities = (
+            rest if offsets is None else rest + offsets.squeeze(0)
+            for rest, offsets in (
+                (head.quats, moved.quats),
+                (head.log_scales, moved.log_scales),
+                (head.logit_opacities, moved.logit_opacities),
+            )
         )
+        means = torch.addcdiv(head.means, moved.means.squeeze(0), state.aligner.scale)
+        cloud = GaussianCloud(means, quats, log_scales, logit_opacities, head.sh)
         return cloud, moved
 
     def deform_torso(self, state: SpeakerState, head_to_camera: Float[Tensor, "1 4 4"]) -> GaussianCloud:

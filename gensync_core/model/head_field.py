@@ -13,7 +13,7 @@ from torch.nn import functional
 from gensync_core.face.canonical import canonical_mouth
 from gensync_core.model.disentanglement import CodeModulation
 from gensync_core.model.field_decoder import decode
-from gensync_core.model.field_folding import FieldLayers, fold
+from gensync_core.model.field_folding import FieldLayers, FieldWeights, fold
 from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.kernel_layout import ROWS, padded_width
 from gensync_core.model.spatial_audio_attention import SpatialAudioAttention
@@ -90,7 +90,8 @@ class HeadField(nn.Module):
         """
         if self.mouth_radius == 0:
             return points.new_zeros(len(points))
-        return torch.exp(-(((points - self.mouth).square().sum(-1) / self.mouth_radius**2) ** 2))
+        distances = torch.linalg.vector_norm(points - self.mouth, dim=-1)
+        return distances.div_(self.mouth_radius).pow_(4).neg_().exp_()
 
     def forward(
         self,
@@ -109,6 +110,29 @@ class HeadField(nn.Module):
         padded = functional.pad(points, (0, 0, 0, -count % ROWS)) if count % ROWS else points
         flat = padded.reshape(-1, 3)
         features = self.triplane.with_positions(flat, self.mouth_window(flat), padded_width(self.feature_size + 1))
+        weights = self.frame_network(fused, identity, upper_face, pose)
+        out = decode(features.reshape(sets, -1, features.shape[-1]), weights)
+        out = out if out.shape[1] == count else out[:, :count]
+        sizes = [self.sizes[name] for name in self.deform]
+        *values, _, audio_attention = out.split([*sizes, out.shape[-1] - sum(sizes) - 1, 1], dim=-1)
+        parts = dict(zip(self.deform, values, strict=True))
+        opacity = parts.get("opacity")
+        return Deformation(
+            means=parts["mean"] if "mean" in parts else out.new_zeros(*out.shape[:2], 3),
+            logit_opacities=opacity.squeeze(-1) if opacity is not None else None,
+            log_scales=parts.get("scale"),
+            quats=parts.get("quat"),
+            audio_attention=audio_attention.squeeze(-1),
+        )
+
+    def frame_network(
+        self,
+        fused: Float[Tensor, "B H"],
+        identity: Float[Tensor, "B Z"],
+        upper_face: Float[Tensor, "B 6"],
+        pose: Float[Tensor, "B 12"],
+    ) -> FieldWeights:
+        """The decoder of each frame, with the frame's conditions in its weights."""
         tokens = torch.stack(
             [
                 fused,
@@ -122,16 +146,4 @@ class HeadField(nn.Module):
         modulations = self.frame_modulation.affine(fused), self.modulation.affine(identity)
         attention = self.attention
         layers = FieldLayers(attention.query, attention.key, attention.value, self.first, self.second, self.last)
-        weights = fold(self.normalise(tokens), modulations, layers, self.units, self.barred, attention.heads)
-        out = decode(features.reshape(sets, -1, features.shape[-1]), weights)[:, :count]
-        sizes = [self.sizes[name] for name in self.deform]
-        *values, _, audio_attention = out.split([*sizes, out.shape[-1] - sum(sizes) - 1, 1], dim=-1)
-        parts = dict(zip(self.deform, values, strict=True))
-        opacity = parts.get("opacity")
-        return Deformation(
-            means=parts["mean"] if "mean" in parts else out.new_zeros(*out.shape[:2], 3),
-            logit_opacities=opacity.squeeze(-1) if opacity is not None else None,
-            log_scales=parts.get("scale"),
-            quats=parts.get("quat"),
-            audio_attention=audio_attention.squeeze(-1),
-        )
+        return fold(self.normalise(tokens), modulations, layers, self.units, self.barred, attention.heads)

@@ -31,7 +31,7 @@ class Aligner:
 
     def to_box(self, points: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
         """Positions into the box."""
-        return points * self.scale + self.offset
+        return torch.addcmul(self.offset, points, self.scale)
 
     def motion_from_box(self, motion: Float[Tensor, "*n 3"]) -> Float[Tensor, "*n 3"]:
         """Displacements back into decimetre."""

@@ -63,7 +63,7 @@ class FakeAvatar(Avatar):
     resolution = SIZE
 
     def __init__(self, late=0):
-        self.late = late
+        self.late, self.field = late, SimpleNamespace(mode="full")
         gaussians = SimpleNamespace(means=np.zeros((5, 3)))
         self.state = SimpleNamespace(head=gaussians, torso=gaussians, meta={"images_seen": 7})
 
@@ -114,6 +114,8 @@ def project(tmp_path, openings, monkeypatch):
     monkeypatch.setattr(
         trial, "encode", lambda samples, _: SpeechFeatures(np.full((len(samples) // 640, 4), 0.1, np.float32), "", "", 0)
     )
+    # The lips follow the first feature, as the pictures do.
+    monkeypatch.setattr(trial, "lip_openings", lambda _, __, features, frames, *rest: features.numpy()[frames, 0])
     return project
 
 
