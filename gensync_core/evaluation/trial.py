@@ -66,14 +66,13 @@ class Trial:
         chosen = contact_sheet.spread_over_apertures(true.aperture, self.params.sheet_frames)
         driven, scores, tiles = self._drive(true, set(chosen.tolist()), wav, video)
         shuffled = self._drive_shuffled() if self.params.controls else None
-        silence_features = encode(silence(len(self.frames) * SAMPLES_PER_FRAME), self.audio).values
-        silent = self._drive_silent(silence_features) if self.params.controls else None
+        silent, lips_in_silence = self._drive_silent() if self.params.controls else (None, None)
         sync = sync_figures(
             true,
             driven,
             shuffled,
             silent,
-            self._lips_in_silence(silence_features) if self.params.controls else None,
+            lips_in_silence,
             resolution=self.avatar.resolution,
             max_offset=self.params.max_offset_frames,
             control_shift=self._control_shift,
@@ -127,9 +126,11 @@ class Trial:
         features = shuffled_features(self.data.features.numpy(), int(self.frames[0]), len(self.frames), self._control_shift)
         return take((rendered.image for rendered in self._render(features, self.frames)), self.bar)
 
-    def _drive_silent(self, features: np.ndarray) -> Take:
-        """Silence, through the same speech encoder."""
-        return take((rendered.image for rendered in self._render(features, np.arange(len(self.frames)))), self.bar)
+    def _drive_silent(self) -> tuple[Take, float]:
+        """Silence, through the same speech encoder; and how much the lips themselves move in it, see `_lips_in_silence`."""
+        features = encode(silence(len(self.frames) * SAMPLES_PER_FRAME), self.audio).values
+        images = (rendered.image for rendered in self._render(features, np.arange(len(self.frames))))
+        return take(images, self.bar), self._lips_in_silence(features)
 
     def _lips_in_silence(self, features: np.ndarray) -> float:
         """Movement of the lips' opening in the canonical frame with silence, over that with the clip's sound."""

@@ -10,7 +10,6 @@ from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.training.fit import Fit, FitParams
 from gensync_core.training.metric_log import MetricLog
 from gensync_core.training.objective import Trainee
-from gensync_core.training.processes import Processes
 
 
 def adapt_speaker(
@@ -23,11 +22,10 @@ def adapt_speaker(
     seed: int,
     scratch: Path,
     job: str,
-    processes: Processes = Processes(),  # noqa: B008 - immutable
 ) -> tuple[MetricLog, int]:
     """Fit Gaussians and identity code (which starts from the cohort's mean) in place."""
     state.identity = network.mean_identity.detach().clone()
-    fit = Fit(network, [Trainee.of(clip, state)], params, losses, backend, seed, train_shared=False, processes=processes)
+    fit = Fit(network, [Trainee.of(clip, state)], params, losses, backend, seed, train_shared=False)
     resumed_at = fit.run(scratch, job)
     state.freeze()
     return fit.log, resumed_at

@@ -10,7 +10,8 @@ from PIL import Image
 from gensync_core.artefacts import atomic_path
 from gensync_core.gaussians.rasterize import Backend
 from gensync_core.model.gensync import GenSync
-from gensync_core.rendering.compositor import over, render_layer
+from gensync_core.rendering.compositor import render_layer
+from gensync_core.rendering.picture import picture
 from gensync_core.training.objective import Trainee
 
 _COLUMNS = 6
@@ -34,11 +35,9 @@ def _pair(network: GenSync, trainee: Trainee, backend: Backend) -> UInt8[np.ndar
     pose = data.head_to_camera[frame].to(device)
     audio = network.encode_audio(data.features.to(device), torch.tensor([frame], device=device))
     cloud, _ = network.deform_head(state, audio, data.upper_face[frame : frame + 1].to(device), pose[None])
-    torso_cloud = network.deform_torso(state, pose[None])
-    torso = render_layer(torso_cloud, torch.eye(4, device=device), data.camera, backend)
-    image = over(render_layer(cloud, pose, data.camera, backend), over(torso, state.plate))
-    rendered = (image.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    return np.concatenate([rendered, np.asarray(data.frames[frame])], axis=0)
+    head = render_layer(cloud, pose, data.camera, backend)
+    torso = render_layer(network.deform_torso(state, pose[None]), torch.eye(4, device=device), data.camera, backend)
+    return np.concatenate([picture(head, torso, state.plate, backend.threads), data.frames[frame]], axis=0)
 
 
 def write_preview(path: Path, network: GenSync, trainees: list[Trainee], backend: Backend) -> None:
