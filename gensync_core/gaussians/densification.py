@@ -167,9 +167,9 @@ class Densifier:
             optimiser.param_groups[0]["params"] = [restored]
             optimiser.state.clear()
             if slots:
-                # Adam keeps its step count on the CPU; files give a single number back as an array of one.
+                # Adam keeps its step count on the CPU.
                 moments = {key: value.to(device, copy=True) for key, value in slots.items() if key != "step"}
-                optimiser.state[restored] = {"step": slots["step"].reshape(()).to("cpu", copy=True), **moments}
+                optimiser.state[restored] = {"step": slots["step"].to("cpu", copy=True), **moments}
             self._tensors[name] = restored
         for key in _STATISTICS:
             statistic = tensors.get(f"statistics.{key}")

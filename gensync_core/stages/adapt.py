@@ -51,5 +51,5 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     }
     log.write(paths.training_log)
     state.save(paths.model)
-    record.write(project.scratch, images_seen=images, resumed_at=resumed_at)
+    record.write(project.scratch, images_seen=images, resumed_at_step=resumed_at)
     discard_states(project.scratch, f"adapt-{speaker_id}")

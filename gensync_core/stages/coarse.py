@@ -25,4 +25,4 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     state.meta = {"speaker": speaker_id, "rasterizer": backend.name, "device": backend.device}
     log.write(paths.coarse_log)
     state.save(paths.coarse)
-    record.write(project.scratch, images_seen=params.coarse.steps)
+    record.write(project.scratch, images_seen=params.coarse.steps, resumed_at_step=0)

@@ -68,5 +68,5 @@ def run(project: Project, params: Params) -> None:
         project.shared_json,
         {**meta, "steps": params.joint.steps, "torso_steps": params.joint.torso_steps, "sha256": sha256_of(project.shared)},
     )
-    record.write(project.scratch, images_seen=images, resumed_at=resumed_at)
+    record.write(project.scratch, images_seen=images, resumed_at_step=resumed_at)
     discard_states(project.scratch, "joint")

@@ -1,26 +1,23 @@
 """synth: a trained speaker and any speech in, a lip-synced video out."""
 
 import itertools
-import resource
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
 
 import yaml
 
-from gensync_core.artefacts import write_json
 from gensync_core.audio.features import SpeechEncoder
 from gensync_core.audio.waveform import FPS, iter_waveform, num_video_frames, store_waveform
 from gensync_core.errors import UsageError
-from gensync_core.gaussians.rasterize import Backend, choose_backend
+from gensync_core.gaussians.rasterize import choose_backend
 from gensync_core.media.video import VideoWriter
 from gensync_core.params import Params
 from gensync_core.paths import Project
 from gensync_core.progress import progress
 from gensync_core.rendering.fast_field import FastField
-from gensync_core.rendering.synthesis import Avatar, Quickening, load_avatar
+from gensync_core.rendering.synthesis import Quickening, load_avatar
 from gensync_core.training.heap import keep_freed_memory
+from gensync_core.training.run_record import RunRecord
 
 
 def run(project: Project, job: str, params: Params) -> None:
@@ -33,13 +30,13 @@ def run(project: Project, job: str, params: Params) -> None:
         FootageRejected: the audio file holds no readable sound.
         ArtefactBroken: the speaker or the shared network is missing or damaged.
     """
-    start = time.monotonic()
     keep_freed_memory()  # every frame frees a megabyte or more of images: a quarter of its time went into clearing pages
     jobs = (yaml.safe_load(project.synth_file.read_text()) or {}).get("jobs") or {}
     if job not in jobs:
         raise UsageError(f"{project.synth_file}: no job {job!r}; known: {', '.join(jobs) or 'none'}")
     speaker = project.registry().get(jobs[job]["speaker"])
     backend = choose_backend(params.render)
+    record = RunRecord(f"synth-{job}", backend)
     avatar = load_avatar(project.shared, project.speaker(speaker).model, backend, params.synth.batch_frames)
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
@@ -57,21 +54,14 @@ def run(project: Project, job: str, params: Params) -> None:
             for frame in avatar.stream(itertools.chain([first], features)):
                 writer.write(frame.image)
                 bar.advance()
-    record = _record(avatar, quickening, backend)
-    write_json(
-        project.scratch.parent / "runs" / f"synth-{job}.json",
-        {"stage": "synth", "job": job, "frames": count, "seconds": time.monotonic() - start, **record},
-    )
-
-
-def _record(avatar: Avatar, quickening: Quickening, backend: Backend) -> dict[str, Any]:
     likeness = quickening.likeness
-    return {
-        "mode": quickening.mode,
-        "reason": quickening.reason,
-        "likeness": None if likeness is None else likeness._asdict(),
-        "frames_outside_basis": avatar.field.num_outside if isinstance(avatar.field, FastField) else 0,
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "device": backend.device,
-        "rasterizer": backend.name,
-    }
+    record.write(
+        project.scratch,
+        stage="synth",
+        job=job,
+        frames=count,
+        mode=quickening.mode,
+        reason=quickening.reason,
+        likeness=None if likeness is None else likeness._asdict(),
+        frames_outside_basis=avatar.field.num_outside if isinstance(avatar.field, FastField) else 0,
+    )
