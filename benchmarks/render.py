@@ -1,9 +1,10 @@
 """How many frames a second: full mode and fast mode over Gaussians and resolution, and how near fast frames are to full ones?
 
-    python benchmarks/render.py [--json FILE] [--threads 1] [--quick] [--avatar PROJECT SPEAKER]
+    python benchmarks/render.py [--json FILE] [--threads 1] [--quick] [--avatar PROJECT SPEAKER] [--results FOLDER]
 
-Avatars are made up: a head and a torso of flat Gaussians, and the network of `params.yaml` with fields that move. With
-`--avatar` a trained speaker of a project comes first. A row says
+Prints a table and writes `render.csv` and `render.png` into the results. Avatars are made up: a head and a torso of flat
+Gaussians, and the network of `params.yaml` with fields that move. With `--avatar` a trained speaker of a project comes first.
+A row says
 
 - full, fast: frames a second from features to finished bytes, encoding not among them; the fastest of several runs, the
   two modes in turn. With one thread its own time counts, not that of others on the same cores;
@@ -15,8 +16,6 @@ Avatars are made up: a head and a torso of flat Gaussians, and the network of `p
 """
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,6 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from laboratory import RESULTS, table, write_results
+from matplotlib.figure import Figure
 from rasterize import head_scene
 
 from gensync_core.artefacts import read_tensors
@@ -32,6 +33,7 @@ from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.gaussians.rasterize import Backend, RenderParams, choose_backend
 from gensync_core.gaussians.spherical_harmonics import SH_C0
 from gensync_core.geometry.camera import Intrinsics
+from gensync_core.geometry.motion import Motion
 from gensync_core.model.gensync import GenSync
 from gensync_core.model.speaker_state import Aligner, SpeakerState
 from gensync_core.params import load_params
@@ -81,6 +83,8 @@ def made_up_speaker(count: int, size_px: int) -> SpeakerState:
     pose = viewmats[0]
     poses = pose.repeat(POSES, 1, 1)
     poses[:, :3, 3] += 0.05 * torch.sin(torch.arange(POSES)[:, None] / 12 + torch.arange(3))
+    bodies = torch.eye(4).repeat(POSES, 1, 1)
+    bodies[:, :2, 2] += 0.01 * torch.sin(torch.arange(POSES)[:, None] / 14 + torch.arange(2))
     fx, fy, cx, cy = (float(Ks[0][at]) for at in ((0, 0), (1, 1), (0, 2), (1, 2)))
     return SpeakerState(
         head=head,
@@ -89,12 +93,10 @@ def made_up_speaker(count: int, size_px: int) -> SpeakerState:
         aligner=Aligner(torch.full((3,), 0.7), torch.zeros(3)),
         torso_centre=torch.tensor([0.0, 1.3, 4.3]),
         torso_half_size=2.0,
-        torso_motion=torch.zeros(13, 3),
         plate=torch.full((size_px, size_px, 3), 0.5),
         camera=Intrinsics(fx=fx, fy=fy, cx=cx, cy=cy, width=size_px, height=size_px),
         mean_pose=pose,
-        poses=poses,
-        upper_face=torch.sin(torch.arange(POSES)[:, None] / 9 + torch.arange(6)),
+        take=Motion(poses, bodies, torch.sin(torch.arange(POSES)[:, None] / 9 + torch.arange(6))),
         meta={},
     )
 
@@ -124,7 +126,7 @@ def raster_seconds(avatar: Avatar) -> float:
     for _ in range(REPEATS):
         start = clock()
         for _ in range(FRAMES):
-            head = render_layer(state.head, state.poses[0], state.camera, avatar.backend)
+            head = render_layer(state.head, state.mean_pose, state.camera, avatar.backend)
             torso = render_layer(state.torso, torch.eye(4, device=state.plate.device), state.camera, avatar.backend)
             picture(head, torso, state.plate, avatar.backend.threads)
         times.append((clock() - start) / FRAMES)
@@ -174,9 +176,32 @@ def avatars(
         yield "made up", Avatar(made_up_network(), made_up_speaker(count, size_px), backend), made_up_features()
 
 
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Frames a second of both modes over the number of Gaussians, and how near fast frames are to full ones."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    speed, likeness = figure.subplots(1, 2)
+    rows = sorted(rows, key=lambda row: row["head"] + row["torso"])
+    counts = [row["head"] + row["torso"] for row in rows]
+    for mode in ("full", "fast"):
+        speed.plot(counts, [row[f"{mode}_fps"] for row in rows], "o-", label=mode)
+    for count, row in zip(counts, rows, strict=True):
+        speed.annotate(f"{row['size_px']} px", (count, row["fast_fps"]), (4, 4), textcoords="offset points", fontsize=7)
+    speed.axhline(25, color="gray", linestyle="--", linewidth=1, label="as fast as it is watched")
+    speed.set(xlabel="Gaussians", ylabel="frames a second", yscale="log")
+    speed.legend()
+    likeness.plot(counts, [row["psnr_mean"] for row in rows], "o-", label="mean")
+    likeness.plot(counts, [row["psnr_min"] for row in rows], "o-", label="least")
+    likeness.set(xlabel="Gaussians", ylabel="PSNR of fast to full frames, dB")
+    likeness.legend()
+    for axes in (speed, likeness):
+        axes.grid(visible=True, alpha=0.3)
+    figure.savefig(path, dpi=110)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, help="also write all figures here")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the CSV and the PNG")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--quick", action="store_true", help="only the smallest made-up avatar")
     parser.add_argument("--avatar", nargs=2, metavar=("PROJECT", "SPEAKER"), help="a trained speaker, too")
@@ -184,15 +209,14 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     backend = choose_backend(RenderParams(backend="auto", threads=arguments.threads))
-    print(" ".join(f"{title:>9}" for _, title, _ in COLUMNS))
     rows = []
     for name, avatar, features in avatars(backend, SCENES[: NUM_QUICK if arguments.quick else None], arguments.avatar):
         row = measure(name, avatar, features)
         rows.append(row)
-        print(" ".join(f"{format(row[key], form):>9}" for key, _, form in COLUMNS), flush=True)
-    if arguments.json:
-        content = {"torch": torch.__version__, "machine": platform.machine(), "rows": rows}
-        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
+        print(f"{name}, {row['size_px']} px: {row['full_fps']:.1f} / {row['fast_fps']:.1f} frames a second", flush=True)
+    print(table(rows, COLUMNS))
+    csv = write_results("render", rows, arguments.json, arguments.results)
+    plot(rows, csv.with_suffix(".png"))
 
 
 if __name__ == "__main__":

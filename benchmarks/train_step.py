@@ -93,12 +93,15 @@ def trainee_of(count: int, size_px: int, identity_size: int, seed: int) -> Train
         masks=FrameStore(np.repeat(labels[None], FRAMES, axis=0)),
         camera=camera,
         head_to_camera=pose.repeat(FRAMES, 1, 1),
+        body_to_camera=torch.eye(4).repeat(FRAMES, 1, 1),
+        reference_frame=0,
         upper_face=0.1 * normal(FRAMES, 6),
         landmarks_px=landmarks_px.repeat(FRAMES, 1, 1),
         canonical_landmarks=landmarks,
         canonical_motion=0.05 * normal(FRAMES, len(landmarks), 3),
         aperture=rng.random(FRAMES).astype(np.float32),
         features=normal(FRAMES, FEATURE_SIZE),
+        silence=0.1 * normal(FRAMES, FEATURE_SIZE),
         plate=torch.full((size_px, size_px, 3), 0.4),
         num_train=FRAMES - 6,
     )
@@ -109,12 +112,10 @@ def trainee_of(count: int, size_px: int, identity_size: int, seed: int) -> Train
         aligner=Aligner(torch.full((3,), 1 / 2.2), torch.zeros(3)),  # the whole scene lies inside the box
         torso_centre=torch.zeros(3),
         torso_half_size=2.2,
-        torso_motion=torch.zeros(13, 3),
         plate=data.plate,
         camera=camera,
         mean_pose=pose,
-        poses=data.head_to_camera,
-        upper_face=data.upper_face,
+        take=data.motion,
         meta={},
     )
     return Trainee.of(data, state)

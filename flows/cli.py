@@ -219,6 +219,18 @@ def evaluate(
 
 
 @app.command()
+def finetune(context: typer.Context, as_json: JsonOption = False) -> None:
+    """Train the shared network a little further on adapted speakers and the cohort, into a model beside the one in use."""
+    project = project_of(context)
+    registration.check_finetuning(project)
+    with watched("starting"):
+        from flows.finetune import finetune as run
+
+        run(project.root)
+    cli_show.finetuned(project, as_json)
+
+
+@app.command()
 def export(
     context: typer.Context,
     speaker: SpeakerOption,

@@ -89,6 +89,37 @@ def speakers(context: typer.Context, as_json: JsonOption = False) -> None:
     Console().print(table)
 
 
+_SCORES = (("psnr_head_over_truth", "PSNR head", ".2f"), ("lmd_px512", "LMD", ".2f"), ("aperture_r_gap", "sync", ".2f"))
+
+
+def finetuned(project: Project, as_json: bool) -> None:
+    """Print everybody's held-out figures before and after fine-tuning, and how the fine-tuned model is put into use.
+
+    Raises:
+        ArtefactBroken: the figures are missing or damaged.
+    """
+    scores = read_json(project.finetuned_scores)
+    if as_json:
+        typer.echo(json.dumps(scores, indent=2))
+        return
+    table = Table("speaker", "group", box=None)
+    for _, title, _ in _SCORES:
+        table.add_column(title, justify="right")
+    for name, row in scores["speakers"].items():
+        pairs = ((row["before"].get(key), row["after"].get(key), form) for key, _, form in _SCORES)
+        shown = ("–" if None in (old, new) else f"{old:{form}} -> {new:{form}}" for old, new, form in pairs)
+        table.add_row(name, row["group"], *shown)
+    Console().print(table)
+    old, new = (path.relative_to(project.root) for path in (project.model_folder, project.finetuned_folder))
+    typer.echo(
+        f"the fine-tuned model is in {new}; {old} is in use, as before. To use the fine-tuned one instead, in {project.root}:\n"
+        f"  cp -r {old} models/before\n"
+        f"  cp -r {new}/cohort {new}/adapted {new}/shared.* {old}/\n"
+        "  dvc commit --force joint adapt\n"
+        f"  echo 'finetuned: []' > {project.finetune_file.name}"
+    )
+
+
 def check(folder: Path, video: Path, as_json: bool) -> None:
     """Print what the footage gate found with the parameters of `folder`.
 

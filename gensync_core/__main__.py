@@ -14,6 +14,7 @@ from gensync_core.paths import Project
 from gensync_core.progress import Tick, line_sink, use_sink
 
 SPEAKER_STAGES = ("ingest", "parse", "track", "audio", "coarse", "adapt", "evaluate")
+SHARED_STAGES = ("joint", "finetune")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,6 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"  # before NumPy loads: another number rounds differently
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it torch refuses products on CUDA as not repeatable
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
     use_sink(line_sink if os.environ.get("GENSYNC_PROGRESS") == "lines" else _terminal_sink if sys.stdout.isatty() else None)
     try:
@@ -36,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="stage", required=True)
     for stage in SPEAKER_STAGES:
         commands.add_parser(stage).add_argument("--speaker", required=True)
-    commands.add_parser("joint")
+    for stage in SHARED_STAGES:
+        commands.add_parser(stage)
     commands.add_parser("compile", help="compile the renderer's kernels now rather than on first use")
     commands.add_parser("synth").add_argument("--job", required=True)
     check = commands.add_parser("check")
@@ -92,14 +95,15 @@ def _run_stage(project: Project, options: argparse.Namespace) -> None:
 
     params = load_params(getattr(options, "params", None) or project.params_file)
     torch.set_num_threads(1)  # more wait for each other more than they help, and would round differently; see render.threads
-    torch.use_deterministic_algorithms(True)
+    # On CUDA gsplat's gradients differ from run to run anyway, and some operations are not to be had any other way.
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
     if options.stage == "check":
         from gensync_core.stages.check import check
 
         sys.stdout.write(json.dumps(check(options.video, params).to_json()) + "\n")
         return
     stage = importlib.import_module(f"gensync_core.stages.{options.stage}")
-    if options.stage == "joint":
+    if options.stage in SHARED_STAGES:
         stage.run(project, params)
     elif options.stage == "synth":
         stage.run(project, options.job, params)

@@ -23,6 +23,7 @@ from gensync_core.media.video import IngestParams
 from gensync_core.model.gensync import ModelParams
 from gensync_core.rendering.synthesis import SynthParams
 from gensync_core.training.coarse import CoarseParams
+from gensync_core.training.finetune import FinetuneParams
 from gensync_core.training.fit import FitParams
 
 
@@ -43,6 +44,7 @@ class Params:
     coarse: CoarseParams
     joint: FitParams
     adapt: FitParams
+    finetune: FinetuneParams
     evaluate: EvaluateParams
     synth: SynthParams
 

@@ -4,7 +4,7 @@ A speaker's folder carries the group in its path (`data/speakers/cohort/alice`),
 whole cohort folder: DVC can neither filter a dict nor expand a list of dependencies.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gensync_core.speakers import Registry, Speaker
@@ -129,6 +129,26 @@ class Project:
         return self.model_folder / "shared.json"
 
     @property
+    def finetune_file(self) -> Path:
+        """Which models are to be fine-tuned: `finetuned: []`, or `[main]` once that was asked for."""
+        return self.root / "finetune.yaml"
+
+    @property
+    def finetuned_folder(self) -> Path:
+        """A fine-tuned model beside the one in use, laid out like it."""
+        return self.root / "models" / "finetuned"
+
+    @property
+    def finetuned_shared(self) -> Path:
+        """Weights of the fine-tuned shared network."""
+        return self.finetuned_folder / self.shared.name
+
+    @property
+    def finetuned_scores(self) -> Path:
+        """Everybody's held-out figures before and after fine-tuning."""
+        return self.finetuned_folder / "scores.json"
+
+    @property
     def scratch(self) -> Path:
         """Resume states and decoded frames: never versioned, may be deleted at any time."""
         return self.root / ".gensync" / "scratch"
@@ -157,3 +177,8 @@ class Project:
             model=self.model_folder / speaker.group / f"{speaker.id}.safetensors",
             report=self.root / "reports" / speaker.id,
         )
+
+    def finetuned(self, speaker: Speaker) -> SpeakerPaths:
+        """The same with the speaker's state in the fine-tuned model."""
+        paths = self.speaker(speaker)
+        return replace(paths, model=self.finetuned_folder / speaker.group / paths.model.name)

@@ -1,6 +1,6 @@
 """Who and what is in a project: adds and removes speakers and synthesis jobs, whole or not at all.
 
-`speakers.yaml` and `synth.yaml` have one writer at a time: a lock file keeps a second process waiting.
+`speakers.yaml`, `synth.yaml` and `finetune.yaml` have one writer at a time: a lock file keeps a second process waiting.
 """
 
 import fcntl
@@ -15,7 +15,7 @@ import yaml
 
 from gensync_core.artefacts import atomic_path, sha256_of
 from gensync_core.errors import ArtefactBroken, FootageRejected, UsageError
-from gensync_core.paths import Project
+from gensync_core.paths import COHORT_NAME, Project
 from gensync_core.speakers import Speaker, check_speaker_id
 from tasks import dvc_project
 
@@ -90,6 +90,8 @@ def remove_speaker(project: Project, speaker_id: str) -> None:
         shutil.rmtree(paths.report, ignore_errors=True)
         paths.model.unlink(missing_ok=True)
         paths.training_log.unlink(missing_ok=True)
+        project.finetuned(speaker).model.unlink(missing_ok=True)
+        project.finetuned(speaker).training_log.unlink(missing_ok=True)
         _prune_empty(paths.folder.parent, project.root)
 
 
@@ -172,6 +174,41 @@ def cohort_targets(project: Project) -> list[str]:
     return ["joint", *(f"evaluate@{speaker}" for speaker in cohort)]
 
 
+def check_finetuning(project: Project) -> None:
+    """Refuse to fine-tune what cannot be.
+
+    Raises:
+        UsageError: nobody is adapted, or somebody's model is not there yet.
+    """
+    registry = project.registry()
+    if not registry.ids("adapted"):
+        raise UsageError("nobody is adapted, so there is nobody to fine-tune for: gensync onboard VIDEO --speaker ID")
+    untrained = [name for name, speaker in registry.speakers.items() if not project.speaker(speaker).model.exists()]
+    if untrained or not project.shared.exists():
+        raise UsageError(f"not trained yet: {', '.join(untrained) or 'the cohort'}; run gensync evaluate first")
+
+
+def ask_for_finetuning(project: Project) -> bool:
+    """Put the fine-tuning of the model in use into the graph; returns whether it was not there before.
+
+    Raises:
+        UsageError: nobody is adapted, or somebody's model is not there yet.
+    """
+    check_finetuning(project)
+    with _registry_lock(project):
+        asked = yaml.safe_load(project.finetune_file.read_text()) if project.finetune_file.exists() else None
+        if asked == {"finetuned": [COHORT_NAME]}:
+            return False
+        _write_finetuned(project, [COHORT_NAME])
+    return True
+
+
+def forget_finetuning(project: Project) -> None:
+    """Take the fine-tuning out of the graph; a fine-tuned model that is there stays."""
+    with _registry_lock(project):
+        _write_finetuned(project, [])
+
+
 def onboarding_targets(speaker: Speaker) -> list[str]:
     """Stages that a newcomer needs: up to the coarse Gaussians in the cohort, up to the report when adapted."""
     return [f"coarse@{speaker.id}" if speaker.group == "cohort" else f"evaluate@{speaker.id}"]
@@ -189,6 +226,11 @@ def _registry_lock(project: Project) -> Iterator[None]:
 def _write_jobs(project: Project, jobs: dict[str, dict[str, Any]]) -> None:
     with atomic_path(project.synth_file) as temporary:
         temporary.write_text(yaml.safe_dump({"jobs": jobs}, sort_keys=True))
+
+
+def _write_finetuned(project: Project, models: list[str]) -> None:
+    with atomic_path(project.finetune_file) as temporary:
+        temporary.write_text(yaml.safe_dump({"finetuned": models}))
 
 
 def _plain_suffix(path: Path) -> str:

@@ -80,6 +80,8 @@ def create_workspace(folder: Path, source: Path, overrides: Mapping[str, Mapping
         Registry({}).save(project.speakers_file)
     if not project.synth_file.exists():
         project.synth_file.write_text("jobs: {}\n")
+    if not project.finetune_file.exists():
+        project.finetune_file.write_text("finetuned: []\n")
     dvc_config = folder / ".dvc" / "config"
     if not dvc_config.exists():
         dvc_config.parent.mkdir(exist_ok=True)

@@ -35,7 +35,7 @@ def workspace(tmp_path: Path) -> Project:
 
 
 TOY_PIPELINE = {
-    "vars": ["speakers.yaml", "synth.yaml"],
+    "vars": ["speakers.yaml", "synth.yaml", "finetune.yaml"],
     "stages": {
         "ingest": {
             "foreach": "${speakers}",
@@ -62,6 +62,14 @@ TOY_PIPELINE = {
             "deps": ["data/speakers/cohort", "toy.py"],
             "params": ["weight", {"speakers.yaml": ["cohort"]}],
             "outs": ["models/main/shared.safetensors"],
+        },
+        "finetune": {
+            "foreach": "${finetuned}",
+            "do": {
+                "cmd": "python toy.py finetune ${item} models/${item}/shared.safetensors models/finetuned/shared.safetensors",
+                "deps": ["models/${item}/shared.safetensors", "toy.py"],
+                "outs": ["models/finetuned"],
+            },
         },
         "evaluate": {
             "foreach": "${speakers}",
@@ -131,6 +139,7 @@ def make_toy_project(folder: Path) -> Project:
     (folder / "params.yaml").write_text("gain: 1\nweight: 1\n")
     (folder / "speakers.yaml").write_text("speakers: {}\ncohort: []\nadapted: []\n")
     (folder / "synth.yaml").write_text("jobs: {}\n")
+    (folder / "finetune.yaml").write_text("finetuned: []\n")
     (folder / "toy.py").write_text(TOY_STAGE)
     (folder / "gensync_core").mkdir()
     (folder / "gensync_core" / "__init__.py").touch()  # a folder without it would lose against the installed package

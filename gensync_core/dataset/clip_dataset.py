@@ -1,6 +1,6 @@
 """One speaker's clip as training sees it: frames and masks read lazily, everything per frame as tensors.
 
-Shapes: T frames of the clip, B chosen frames, H = W = resolution, D feature size.
+Shapes: T frames of the clip, S silent frames, B chosen frames, H = W = resolution, D feature size.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from torch import Tensor
 from gensync_core.artefacts import read_json, read_tensors
 from gensync_core.errors import ArtefactBroken
 from gensync_core.geometry.camera import Intrinsics
+from gensync_core.geometry.motion import Motion
 from gensync_core.media.frames import FrameStore
 from gensync_core.paths import SpeakerPaths
 
@@ -53,10 +54,12 @@ class ClipDataset:
 
     Attributes:
         head_to_camera: poses [T, 4, 4].
+        body_to_camera: where the body of the reference frame is seen [T, 4, 4]; see `face.torso_tracker.body_poses`.
+        reference_frame: the training frame nearest to the mean head pose.
         upper_face: eyes and brows [T, 6].
         landmarks_px: [T, 478, 3]; canonical_landmarks: mean shape [478, 3] dm; canonical_motion: [T, 478, 3] dm.
         aperture: mouth opening over eye distance [T].
-        features: speech features [T, D], cut to the clip's length.
+        features: speech features [T, D], cut to the clip's length; silence: those of half a minute of silence [S, D].
         plate: background [H, W, 3] in 0..1.
         num_train: frames 0 .. num_train - 1 are for training.
     """
@@ -65,12 +68,15 @@ class ClipDataset:
     masks: FrameStore
     camera: Intrinsics
     head_to_camera: Float[Tensor, "T 4 4"]
+    body_to_camera: Float[Tensor, "T 4 4"]
+    reference_frame: int
     upper_face: Float[Tensor, "T 6"]
     landmarks_px: Float[Tensor, "T 478 3"]
     canonical_landmarks: Float[Tensor, "478 3"]
     canonical_motion: Float[Tensor, "T 478 3"]
     aperture: Float[np.ndarray, "T"]
     features: Float[Tensor, "T D"]
+    silence: Float[Tensor, "S D"]
     plate: Float[Tensor, "H W 3"]
     num_train: int
 
@@ -81,8 +87,11 @@ class ClipDataset:
         Raises:
             ArtefactBroken: files are missing, damaged or of unequal length.
         """
-        track, _ = read_tensors(paths.track_arrays)
+        track, track_meta = read_tensors(paths.track_arrays)
         audio, _ = read_tensors(paths.audio)
+        for path, arrays, name in ((paths.track_arrays, track, "body_to_camera"), (paths.audio, audio, "silence")):
+            if name not in arrays:
+                raise ArtefactBroken(f"{path}: written by an older version; run the stage that writes it again")
         camera = read_json(paths.camera)
         table = pd.read_parquet(paths.track_table)
         frames = FrameStore.open(paths.clip, scratch)
@@ -101,12 +110,15 @@ class ClipDataset:
             masks=masks,
             camera=Intrinsics(**{name: camera[name] for name in ("fx", "fy", "cx", "cy", "width", "height")}),
             head_to_camera=torch.from_numpy(track["head_to_camera"]),
+            body_to_camera=torch.from_numpy(track["body_to_camera"]),
+            reference_frame=int(track_meta["reference_frame"]),
             upper_face=torch.from_numpy(track["upper_face"]),
             landmarks_px=torch.from_numpy(track["landmarks_px"]),
             canonical_landmarks=torch.from_numpy(track["canonical_landmarks"]),
             canonical_motion=torch.from_numpy(track["canonical_motion"]),
             aperture=table["aperture"].to_numpy(dtype=np.float32),
             features=torch.from_numpy(audio["features"]),
+            silence=torch.from_numpy(audio["silence"]),
             plate=torch.from_numpy(plate),
             num_train=split.num_train(len(frames)),
         )
@@ -115,6 +127,11 @@ class ClipDataset:
     def num_frames(self) -> int:
         """Frames of the clip."""
         return len(self.frames)
+
+    @property
+    def motion(self) -> Motion:
+        """What head, body and upper face do in all frames."""
+        return Motion(self.head_to_camera, self.body_to_camera, self.upper_face)
 
     def frame(self, index: int) -> Frame:
         """Decode nothing, copy one frame out of the frame store."""

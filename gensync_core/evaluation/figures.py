@@ -37,6 +37,27 @@ METRICS: dict[str, Metric] = {
     "psnr_mouth": Metric("PSNR, mouth", "dB", ".2f", "Square box around the true mouth, 2.2 mouth widths wide."),
     "ssim_full": Metric("SSIM, full frame", "", ".4f", "Structural similarity of the whole frame; 1 is equal."),
     "ssim_head": Metric("SSIM, head region", "", ".4f", "Structural similarity over the head region."),
+    "lpips_full": Metric(
+        "LPIPS, full frame",
+        "",
+        ".4f",
+        "Distance of what AlexNet makes of both frames; 0 is equal. Measured with `evaluate.lpips: true` only.",
+    ),
+    "lpips_mouth": Metric(
+        "LPIPS, mouth", "", ".4f", "The same in the mouth's box, enlarged to 64 px where it is smaller; 0 is equal."
+    ),
+    "neck_colour_error": Metric(
+        "Colour error at the neck",
+        "levels of 255",
+        ".2f",
+        "Mean absolute error beside the line where the head lies over the body: jaw against neck, hair against shoulders.",
+    ),
+    "neck_seam": Metric(
+        "Seam at the neck",
+        "levels of 255",
+        ".2f",
+        "How much steeper colours change across that line than in the truth; 0 is no seam.",
+    ),
     "lmd_px512": Metric(
         "LMD",
         "px at 512",

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gensync_core.face.canonical import LIP_CENTRES
+from gensync_core.geometry.motion import Motion
 from gensync_core.model.gensync import pose_code
 from gensync_core.rendering.synthesis import Avatar
 
@@ -19,8 +20,7 @@ def lip_openings(
     landmarks: Float[Tensor, "478 3"],
     features: Float[Tensor, "T D"],
     frames: Int[np.ndarray, "F"],
-    head_to_camera: Float[Tensor, "F 4 4"],
-    upper_face: Float[Tensor, "F 6"],
+    motion: Motion,
 ) -> Float[np.ndarray, "F"]:
     """Distance of the lips' inner centres (dm).
 
@@ -29,8 +29,7 @@ def lip_openings(
         landmarks: the speaker's mean shape, dm.
         features: of the sound.
         frames: which of them each frame hears.
-        head_to_camera: pose of each frame.
-        upper_face: eyes and brows of each frame.
+        motion: of each frame.
     """
     network, state = avatar.network, avatar.state
     device, lips = state.identity.device, landmarks[list(LIP_CENTRES)].to(state.identity.device)
@@ -38,8 +37,8 @@ def lip_openings(
         state.aligner.to_box(lips)[None],
         network.encode_audio(features.to(device), torch.from_numpy(frames).to(device)),
         state.identity.expand(len(frames), -1),
-        upper_face.to(device),
-        pose_code(head_to_camera.to(device), state.mean_pose),
+        motion.upper_face.to(device),
+        pose_code(motion.head_to_camera.to(device), state.mean_pose),
     ).means
     upper, lower = (lips + state.aligner.motion_from_box(moved)).unbind(dim=1)
     return torch.linalg.vector_norm(lower - upper, dim=-1).cpu().numpy()

@@ -2,18 +2,29 @@
 
 from typing import NamedTuple
 
+import cv2
 import numpy as np
+import torch
 from jaxtyping import Float, Shaped
 
 from gensync_core.dataset.clip_dataset import mouth_box
 from gensync_core.evaluation import image_metrics, jitter, lip_sync
+from gensync_core.evaluation.neck import neck_figures
 from gensync_core.face.regions import HEAD
+from gensync_core.losses.lpips import Lpips
+
+_LPIPS_SIDE_PX = 64
+"""Pictures that are smaller are enlarged before the perceptual distance is taken."""
 
 
 class ImageScores:
-    """Image figures of a video, averaged over its frames (mean of per-frame dB, as papers do)."""
+    """Image figures of a video, averaged over its frames (mean of per-frame dB, as papers do).
 
-    def __init__(self) -> None:
+    Without `lpips` the perceptual figures are NaN.
+    """
+
+    def __init__(self, lpips: Lpips | None = None) -> None:
+        self._lpips = lpips
         self._frames: list[dict[str, float]] = []
 
     def add(
@@ -37,11 +48,24 @@ class ImageScores:
             "psnr_mouth": float("nan"),
             "ssim_full": image_metrics.ssim(image, truth),
             "ssim_head": image_metrics.ssim(composite, truth_unit, region),
+            "lpips_full": self._perceptual(image, truth),
+            "lpips_mouth": float("nan"),
         }
+        scores["neck_colour_error"], scores["neck_seam"] = neck_figures(image, truth, labels)
         if np.isfinite(true_landmarks_px).all():
             box = mouth_box(true_landmarks_px, image.shape[1], image.shape[0])
-            scores["psnr_mouth"] = image_metrics.psnr(image_metrics.crop(image, box), image_metrics.crop(truth, box))
+            mouths = image_metrics.crop(image, box), image_metrics.crop(truth, box)
+            scores["psnr_mouth"] = image_metrics.psnr(*mouths)
+            scores["lpips_mouth"] = self._perceptual(*mouths)
         self._frames.append(scores)
+
+    def _perceptual(self, image: Shaped[np.ndarray, "H W 3"], target: Shaped[np.ndarray, "H W 3"]) -> float:
+        if self._lpips is None:
+            return float("nan")
+        device = self._lpips.device
+        pair = (torch.from_numpy(_enlarged(image_metrics.unit_range(picture)))[None].to(device) for picture in (image, target))
+        with torch.no_grad():
+            return float(self._lpips(*pair))
 
     def means(self) -> dict[str, float]:
         """Mean of every figure over the frames that have it."""
@@ -94,6 +118,11 @@ def sync_figures(
         "jitter_ratio": jitter.jitter_ratio(driven.landmarks_px, true.landmarks_px),
         "faces_found": float(np.isfinite(driven.aperture).mean()) if len(driven.aperture) else 0.0,
     }
+
+
+def _enlarged(image: Shaped[np.ndarray, "h w 3"]) -> Shaped[np.ndarray, "H W 3"]:
+    factor = _LPIPS_SIDE_PX / min(image.shape[:2])
+    return image if factor <= 1 else cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_LINEAR)
 
 
 def _mean(values: np.ndarray) -> float:

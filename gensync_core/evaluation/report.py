@@ -38,6 +38,7 @@ class EvaluateParams:
         control_shift_s: by how many seconds the shuffled control is shifted.
         max_offset_frames: widest offset that is looked for, to either side.
         sheet_frames: columns of the contact sheet.
+        lpips: measure perceptual distances, too; fetches the weights (64 MB) where they are not at hand.
     """
 
     max_frames: int | None
@@ -45,6 +46,7 @@ class EvaluateParams:
     control_shift_s: float
     max_offset_frames: int
     sheet_frames: int
+    lpips: bool
 
     def __post_init__(self) -> None:
         if self.max_frames is not None and self.max_frames < 3:
@@ -102,6 +104,7 @@ class Evaluation:
         facts: label and text of the lines under the headline.
         digests: what was hashed and its sha256.
         parameters: sections of `params.yaml` as they were used.
+        attention: what each Gaussian listens to, where there is an attention.
         video: MP4 with truth left, result right, and the sound.
     """
 
@@ -113,6 +116,7 @@ class Evaluation:
     apertures: Apertures
     losses: Sequence[Loss]
     sheet: ContactSheet
+    attention: ContactSheet | None
     video: Path
 
 
@@ -154,6 +158,7 @@ def render_html(evaluation: Evaluation) -> str:
         headlines=[row for name in _HEADLINES for row in metrics if row[0] == name],
         video=_data_uri("video/mp4", evaluation.video.read_bytes()),
         sheet=_data_uri("image/png", _png(evaluation.sheet.image)),
+        attention=evaluation.attention and _data_uri("image/png", _png(evaluation.attention.image)),
         aperture_lines=_aperture_series(evaluation.apertures),
         aperture_chart=line_chart(_aperture_series(evaluation.apertures), "second of the clip", "opening / eye distance"),
         loss_charts=_loss_charts(evaluation.losses),

@@ -13,6 +13,7 @@ from gensync_core.audio.features import AudioParams, encode
 from gensync_core.audio.waveform import FPS, SAMPLES_PER_FRAME, silence
 from gensync_core.dataset.clip_dataset import ClipDataset, mouth_box
 from gensync_core.evaluation import contact_sheet
+from gensync_core.evaluation.attention_map import attention_sheet
 from gensync_core.evaluation.controls import shuffled_features
 from gensync_core.evaluation.image_metrics import crop
 from gensync_core.evaluation.lip_motion import lip_openings
@@ -22,6 +23,8 @@ from gensync_core.evaluation.report import Apertures, ContactSheet, EvaluatePara
 from gensync_core.face.expression import mouth_aperture
 from gensync_core.face.landmarks import FaceMesh
 from gensync_core.face.regions import NUM_LANDMARKS
+from gensync_core.losses.lpips import Lpips
+from gensync_core.losses.lpips_weights import load_lpips
 from gensync_core.media.video import VideoWriter
 from gensync_core.progress import Progress
 from gensync_core.rendering.synthesis import Avatar, RenderedFrame
@@ -32,11 +35,15 @@ _SHEET_MOUTH_MARGIN = 0.3
 
 
 class Outcome(NamedTuple):
-    """What a trial found: figures, mouth openings, contact sheet; the video lies where it was asked for."""
+    """What a trial found: figures, mouth openings, contact sheet, the map of attention where there is one.
+
+    The video lies where it was asked for.
+    """
 
     figures: dict[str, float | int | None]
     apertures: Apertures
     sheet: ContactSheet
+    attention: ContactSheet | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +68,15 @@ class Trial:
         return num_frames * (4 if params.controls else 2)
 
     def run(self, wav: Path, video: Path) -> Outcome:
-        """Measure everything; truth and result side by side with the sound of `wav` (the whole clip's) go to `video`."""
+        """Measure everything; truth and result side by side with the sound of `wav` (the whole clip's) go to `video`.
+
+        Raises:
+            AssetMissing: LPIPS is asked for and its weights are not to be had.
+        """
+        lpips = load_lpips(self.avatar.backend.device) if self.params.lpips else None
         true = take((self.data.frames[int(index)] for index in self.frames), self.bar)
         chosen = contact_sheet.spread_over_apertures(true.aperture, self.params.sheet_frames)
-        driven, scores, tiles = self._drive(true, set(chosen.tolist()), wav, video)
+        driven, scores, tiles = self._drive(true, set(chosen.tolist()), wav, video, lpips)
         shuffled = self._drive_shuffled() if self.params.controls else None
         silent, lips_in_silence = self._drive_silent() if self.params.controls else (None, None)
         sync = sync_figures(
@@ -91,17 +103,17 @@ class Trial:
             for place in chosen.tolist()
         ]
         sheet = ContactSheet(image=contact_sheet.arrange(rows), rows=_SHEET_ROWS, captions=captions)
-        return Outcome(scores.means() | sync, apertures, sheet)
+        return Outcome(scores.means() | sync, apertures, sheet, self._attention(self.frames[chosen]))
 
     @property
     def _control_shift(self) -> int:
         return max(1, round(self.params.control_shift_s * FPS))
 
     def _drive(
-        self, true: Take, chosen: set[int], wav: Path, video: Path
+        self, true: Take, chosen: set[int], wav: Path, video: Path, lpips: Lpips | None
     ) -> tuple[Take, ImageScores, dict[int, list[np.ndarray]]]:
         """The clip's own sound: landmarks, image figures, tiles of the chosen frames, and the video of both."""
-        scores, tiles = ImageScores(), {}
+        scores, tiles = ImageScores(lpips), {}
         panel_px = self.avatar.resolution * -(-_SMALLEST_PANEL_PX // self.avatar.resolution)
 
         def measured(writer: VideoWriter) -> Iterator[np.ndarray]:
@@ -134,16 +146,18 @@ class Trial:
 
     def _lips_in_silence(self, features: np.ndarray) -> float:
         """Movement of the lips' opening in the canonical frame with silence, over that with the clip's sound."""
-        poses, upper_face = (part[self.frames] for part in (self.data.head_to_camera, self.data.upper_face))
+        motion = self.data.motion.take(torch.from_numpy(self.frames))
         openings = [
-            lip_openings(self.avatar, self.data.canonical_landmarks, torch.from_numpy(sound), frames, poses, upper_face)
+            lip_openings(self.avatar, self.data.canonical_landmarks, torch.from_numpy(sound), frames, motion)
             for sound, frames in ((features, np.arange(len(self.frames))), (self.data.features.numpy(), self.frames))
         ]
         return movement_ratio(*openings)
 
+    def _attention(self, frames: np.ndarray) -> ContactSheet | None:
+        return attention_sheet(self.avatar, self.data.features, frames, self.data.motion.take(torch.from_numpy(frames)))
+
     def _render(self, features: np.ndarray, sound_frames: np.ndarray) -> Iterator[RenderedFrame]:
-        poses = self.data.head_to_camera.numpy()[self.frames]
-        return self.avatar.render(features, poses, self.data.upper_face.numpy()[self.frames], sound_frames)
+        return self.avatar.render(features, self.data.motion.take(torch.from_numpy(self.frames)), sound_frames)
 
 
 def take(images: Iterable[np.ndarray], bar: Progress) -> Take:

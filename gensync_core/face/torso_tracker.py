@@ -1,5 +1,9 @@
-"""How the upper body moves in the picture: one shift and roll a frame, by aligning its pixels with a reference frame's."""
+"""How the upper body moves in the picture: one shift and roll a frame, by aligning its pixels with a reference frame's.
 
+Shapes: F frames.
+"""
+
+import logging
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -8,13 +12,17 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from gensync_core.face.regions import BODY
+from gensync_core.geometry.camera import Intrinsics
+
+_LOGGER = logging.getLogger(__name__)
 
 _TRACKED_HEIGHT_PX = 256
 """Larger frames are reduced to this: shoulders have little detail."""
-_CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 50, 1e-4)
+_CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-3)
 _MODEL = cv2.MOTION_EUCLIDEAN
 _MIN_CORRELATION = 0.8
 _BLUR_PX = 5
+_MIN_SEEN_SHARE = 0.3
 
 
 class BodyView(NamedTuple):
@@ -63,6 +71,36 @@ def track_torso(reference: BodyView, views: Iterable[BodyView], about: tuple[flo
         shifts.append((warp @ point - point[:2]) / scale)
         rolls.append(np.arctan2(warp[1, 0], warp[0, 0]))
     return TorsoTrack(np.array(shifts).reshape(-1, 2), np.array(rolls), np.array(lost, bool))
+
+
+def reference_frame(head_to_camera: Float[np.ndarray, "F 4 4"]) -> int:
+    """The frame whose head pose is nearest to the mean pose: where body motion starts from."""
+    return int(np.square(head_to_camera - head_to_camera.mean(axis=0)).sum(axis=(1, 2)).argmin())
+
+
+def body_poses(track: TorsoTrack, camera: Intrinsics) -> Float[np.ndarray, "F 4 4"]:
+    """Matrices that move the body of the reference frame so that it is seen where it was tracked, at every depth.
+
+    Args:
+        track: with shifts of the camera's principal point. Lost frames are filled from their neighbours; where most are
+            lost the body stands still.
+        camera: of the clip.
+
+    Returns:
+        Roll about the view axis, and a shift that grows with the depth (a shear): what moves in the picture says nothing
+        about depth.
+    """
+    poses = np.tile(np.eye(4, dtype=np.float32), (len(track.lost), 1, 1))
+    seen = np.nonzero(~track.lost)[0]
+    if len(seen) < _MIN_SEEN_SHARE * len(track.lost):
+        _LOGGER.warning("the body could be followed in %d of %d frames: it will stand still", len(seen), len(track.lost))
+        return poses
+    every = np.arange(len(track.lost))
+    x, y, roll = (np.interp(every, seen, part[seen]) for part in (*track.shift_px.T, track.roll))
+    poses[:, 0, 0] = poses[:, 1, 1] = np.cos(roll)
+    poses[:, 1, 0], poses[:, 0, 1] = np.sin(roll), -np.sin(roll)
+    poses[:, 0, 2], poses[:, 1, 2] = x / camera.fx, y / camera.fy
+    return poses
 
 
 def _prepared(view: BodyView, scale: float) -> tuple[np.ndarray, np.ndarray]:

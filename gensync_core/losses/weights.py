@@ -16,7 +16,9 @@ class LossParams:
         temporal: |deformation_t - deformation_(t-1)| on adjacent pairs.
         stray_attention: audio attention away from the mouth.
         confusion: speaker classifier behind gradient reversal.
+        silence: lips against closed ones where silence is heard, in the unit of `motion`.
         swap: same audio, another identity, same mouth motion.
+        perceptual: LPIPS of a patch, in the last fifth of the steps on heads.
     """
 
     ssim: float
@@ -27,7 +29,9 @@ class LossParams:
     temporal: float
     stray_attention: float
     confusion: float
+    silence: float
     swap: float
+    perceptual: float
 
     def __post_init__(self) -> None:
         for field in fields(self):

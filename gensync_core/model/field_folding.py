@@ -41,10 +41,13 @@ class FieldWeights(NamedTuple):
 
 
 class FieldLayers(NamedTuple):
-    """The layers that are folded; `first` reads the features and, after them, what attention returns."""
+    """The layers that are folded; `first` reads the features and, after them, what attention returns.
 
-    query: nn.Linear
-    key: nn.Linear
+    Without `query` and `key` all logits are alike: the tokens that are not barred are averaged.
+    """
+
+    query: nn.Linear | None
+    key: nn.Linear | None
     value: nn.Linear
     first: nn.Linear
     second: nn.Linear
@@ -74,7 +77,13 @@ def fold(
     """
     if tokens.shape[1] > LANES:
         raise ValueError(f"at most {LANES} tokens, got {tokens.shape[1]}")
-    parameters = [parameter for layer in layers for parameter in (layer.weight, layer.bias)]
+    size = layers.value.out_features
+    asking = [
+        [tokens.new_zeros(size, inputs), tokens.new_zeros(size)] if layer is None else [layer.weight, layer.bias]
+        for layer, inputs in ((layers.query, layers.first.in_features - size), (layers.key, size))
+    ]
+    rest = [[layer.weight, layer.bias] for layer in (layers.value, layers.first, layers.second, layers.last)]
+    parameters = [parameter for pair in (*asking, *rest) for parameter in pair]
     return FieldWeights(*_Fold.apply(tokens, *modulations, units, barred, heads, *parameters))
 
 

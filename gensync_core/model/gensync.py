@@ -16,13 +16,13 @@ from gensync_core.audio.windows import spans
 from gensync_core.errors import ArtefactBroken
 from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.model.audio_encoder import AudioEncoder, FeatureStandardiser
+from gensync_core.model.dense_triplane import DenseTriplane
 from gensync_core.model.disentanglement import Disentanglement
 from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.head_field import DEFORMABLE, Deformation, HeadField
 from gensync_core.model.kernel_layout import COLUMNS
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.model.torso_field import TorsoField
-from gensync_core.model.torso_motion import move_torso
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,11 @@ class ModelParams:
         rank: rank of the product.
         deform: which attributes the head field moves, among mean, opacity, scale, quat.
         mean_scale: size of one output unit in the canonical box.
-        triplane_levels, triplane_finest, triplane_log2_table: the head's multi-resolution hash tri-plane.
+        triplane: `hash | dense`, where the head field's features are looked up.
+        triplane_levels, triplane_finest, triplane_log2_table: the head's multi-resolution hash tri-plane; a dense one has
+            as many features and parameters, in half as many levels.
+        attention: Gaussians attend to the condition tokens by place, or hear the mean of all tokens.
+        torso_field: the torso is deformed by its field, or only goes where the body was tracked.
         hidden_size: width of the head decoder, a multiple of 16.
         mouth_radius: so far from the mouth's centre (canonical box) the head field hears no pose and no brows; 0: it
             hears them everywhere.
@@ -54,15 +58,20 @@ class ModelParams:
     rank: int
     deform: list[str]
     mean_scale: float
+    triplane: str
     triplane_levels: int
     triplane_finest: int
     triplane_log2_table: int
+    attention: bool
+    torso_field: bool
     hidden_size: int
     mouth_radius: float
 
     def __post_init__(self) -> None:
         if self.fusion not in ("product", "add", "none"):
             raise ValueError(f"fusion is {self.fusion!r}, expected product, add or none")
+        if self.triplane not in ("hash", "dense"):
+            raise ValueError(f"triplane is {self.triplane!r}, expected hash or dense")
         if not self.deform or not set(self.deform) <= set(DEFORMABLE):
             raise ValueError(f"deform is {self.deform}, expected some of {DEFORMABLE}")
         for name in ("identity_size", "audio_size", "neighbours", "window_size", "rank", "triplane_levels", "hidden_size"):
@@ -94,15 +103,15 @@ class GenSync(nn.Module):
         self.standardise = FeatureStandardiser(feature_size)
         self.audio_encoder = AudioEncoder(feature_size, size, params.neighbours, params.window_size, smoothing=params.smoothing)
         self.disentanglement = Disentanglement(params.identity_size, size, size, params.rank, params.fusion)  # pyright: ignore[reportArgumentType]
-        triplane = HashTriplane(params.triplane_levels, 16, params.triplane_finest, params.triplane_log2_table, 2)
         self.head_field = HeadField(
-            triplane,
+            _triplane(params),
             params.identity_size,
             size,
             params.hidden_size,
             tuple(params.deform),
             params.mean_scale,
             params.mouth_radius,
+            attention=params.attention,
         )
         self.torso_field = TorsoField(HashTriplane(4, 8, 64, 12, 2), params.identity_size)
 
@@ -155,20 +164,18 @@ class GenSync(nn.Module):
         cloud = GaussianCloud(means, quats, log_scales, logit_opacities, head.sh)
         return cloud, moved
 
-    def deform_torso(self, state: SpeakerState, head_to_camera: Float[Tensor, "1 4 4"]) -> GaussianCloud:
-        """The speaker's torso at one frame, in the camera's frame."""
-        code = self.torso_field.anchor_code(head_to_camera, state.mean_pose)
+    def deform_torso(
+        self, state: SpeakerState, head_to_camera: Float[Tensor, "1 4 4"], body_to_camera: Float[Tensor, "1 4 4"]
+    ) -> GaussianCloud:
+        """The speaker's torso at one frame, in the body's frame: to be seen from the camera at `body_to_camera`."""
+        if not self.params.torso_field:
+            return state.torso
+        code = self.torso_field.anchor_code(torch.linalg.inv(body_to_camera) @ head_to_camera, state.mean_pose)
         box = (state.torso.means - state.torso_centre) / state.torso_half_size
         d_means, d_quats = self.torso_field(box[None], state.identity[None], code)
-        torso = replace(
+        return replace(
             state.torso, means=state.torso.means + d_means[0] * state.torso_half_size, quats=state.torso.quats + d_quats[0]
         )
-        return self.place_torso(state, torso, head_to_camera)
-
-    @staticmethod
-    def place_torso(state: SpeakerState, torso: GaussianCloud, head_to_camera: Float[Tensor, "1 4 4"]) -> GaussianCloud:
-        """A torso as the field left it, where the body is when the head has this pose."""
-        return move_torso(torso, state.torso_motion, pose_code(head_to_camera, state.mean_pose), state.torso_centre)
 
     def save(self, path: Path, meta: dict[str, Any]) -> None:
         """Write the weights with the architecture they belong to."""
@@ -189,6 +196,13 @@ class GenSync(nn.Module):
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ArtefactBroken(f"{path}: not a shared network of this version ({error}); run joint again") from error
         return network.to(device), meta
+
+
+def _triplane(params: ModelParams) -> HashTriplane | DenseTriplane:
+    hashed = HashTriplane(params.triplane_levels, 16, params.triplane_finest, params.triplane_log2_table, 2)
+    if params.triplane == "hash":
+        return hashed
+    return DenseTriplane(-(-params.triplane_levels // 2), 4, hashed.table.numel())
 
 
 def pose_code(head_to_camera: Float[Tensor, "B 4 4"], mean_pose: Float[Tensor, "4 4"]) -> Float[Tensor, "B 12"]:

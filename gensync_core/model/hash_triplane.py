@@ -20,7 +20,7 @@ PLANES = ((0, 1), (1, 2), (2, 0))
 _INITIAL_RANGE = 1e-4
 
 
-class _Units(NamedTuple):
+class Units(NamedTuple):
     """Layout of the table; a unit is one level of one plane. Arguments of the kernels, in their order."""
 
     starts: np.ndarray
@@ -57,7 +57,7 @@ class HashTriplane(nn.Module):
         resolutions = np.round(base_resolution * (finest_resolution / base_resolution) ** steps).astype(np.int64)
         grid_rows, table_rows = (resolutions + 1) ** 2, 2**log2_table_size
         rows = np.minimum(grid_rows, table_rows)
-        self._units = _Units(
+        self._units = Units(
             starts=np.concatenate([[0], np.cumsum(np.tile(rows, 3))])[:-1].astype(np.int64),
             resolutions=np.tile(resolutions, 3).astype(np.int32),
             masks=np.tile(np.where(grid_rows > table_rows, table_rows - 1, 0), 3).astype(np.uint32),
@@ -83,8 +83,7 @@ class HashTriplane(nn.Module):
         """Features, the position itself, a column of constants, and zeros up to `width` columns; no copies on the CPU."""
         if self._runs_kernels(points):
             return _EncodeOnCpu.apply(points, self.table, self._units, self._groups, width, constants)
-        features = encode_with_torch(points, self.table, self._units)
-        return nn.functional.pad(torch.cat([features, points, constants[:, None]], dim=1), (0, width - self.out_size - 4))
+        return beside_positions(encode_with_torch(points, self.table, self._units), points, constants, width)
 
     def _runs_kernels(self, points: Tensor) -> bool:
         return (
@@ -101,7 +100,7 @@ class _EncodeOnCpu(torch.autograd.Function):
         ctx: Any,
         points: Tensor,
         table: Tensor,
-        units: _Units,
+        units: Units,
         groups: np.ndarray,
         width: int,
         constants: Tensor | None = None,
@@ -143,7 +142,15 @@ class _EncodeOnCpu(torch.autograd.Function):
         return g_points, torch.from_numpy(g_table.reshape(table.shape)), None, None, None, None
 
 
-def encode_with_torch(points: Float[Tensor, "N 3"], table: Float[Tensor, "rows F"], units: _Units) -> Float[Tensor, "N K"]:
+def beside_positions(
+    features: Float[Tensor, "N F"], points: Float[Tensor, "N 3"], constants: Float[Tensor, "N"], width: int
+) -> Float[Tensor, "N width"]:
+    """Features, the position itself, a column of constants, and zeros up to `width` columns."""
+    columns = torch.cat([features, points, constants[:, None]], dim=1)
+    return nn.functional.pad(columns, (0, width - columns.shape[1]))
+
+
+def encode_with_torch(points: Float[Tensor, "N 3"], table: Float[Tensor, "rows F"], units: Units) -> Float[Tensor, "N K"]:
     """The same in plain torch: for CUDA, other dtypes, and as the oracle of the kernels."""
     on_device = {name: torch.as_tensor(array.astype(np.int64), device=points.device) for name, array in units._asdict().items()}
     resolution, mask = on_device["resolutions"][:, None], on_device["masks"]

@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gensync_core.face.canonical import canonical_mouth
+from gensync_core.model.dense_triplane import DenseTriplane
 from gensync_core.model.disentanglement import CodeModulation
 from gensync_core.model.field_decoder import decode
 from gensync_core.model.field_folding import FieldLayers, FieldWeights, fold
 from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.kernel_layout import ROWS, padded_width
-from gensync_core.model.spatial_audio_attention import SpatialAudioAttention
+from gensync_core.model.spatial_audio_attention import SpatialAudioAttention, TokenMean
 
-AUDIO_TOKEN = 0
+TOKENS = ("voice", "identity", "eyes", "pose", "null")
+"""What a Gaussian can listen to: h, z, the upper face, the head's pose, and nothing."""
 _NOT_BY_THE_MOUTH = (0.0, 0.0, 1.0, 1.0, 0.0)
 """Tokens {h, z, eye, pose, null} that the mouth does not listen to."""
 _BAR = 20.0
@@ -42,7 +44,8 @@ class HeadField(nn.Module):
     """Tri-plane feature -> attention over the tokens {h, z, eye, pose, null} -> decoder 64x3 -> offsets.
 
     The last layer starts at zero: an untrained field is the identity. What the layers compute is written down in the plain
-    `forward` of attention and modulations; here they are folded into one small network for each frame (`field_decoder`).
+    `forward` of attention (or of the mean that stands in for it) and modulations; here they are folded into one small
+    network for each frame (`field_decoder`).
     Source: GSTalker deformation field; identity modulation from GenSync.
     """
 
@@ -52,13 +55,15 @@ class HeadField(nn.Module):
 
     def __init__(
         self,
-        triplane: HashTriplane,
+        triplane: HashTriplane | DenseTriplane,
         identity_size: int,
         token_size: int,
         hidden_size: int,
         deform: tuple[str, ...],
         mean_scale: float,
         mouth_radius: float,
+        *,
+        attention: bool = True,
     ) -> None:
         super().__init__()
         self.triplane, self.deform, self.mouth_radius = triplane, deform, mouth_radius
@@ -68,7 +73,7 @@ class HeadField(nn.Module):
         self.null_token = nn.Parameter(torch.zeros(token_size))
         self.feature_size = feature_size = triplane.out_size + 3  # the position itself carries the coarsest scale
         self.normalise = nn.LayerNorm(token_size)
-        self.attention = SpatialAudioAttention(feature_size, token_size)
+        self.attention = SpatialAudioAttention(feature_size, token_size) if attention else TokenMean(token_size)
         self.first = nn.Linear(feature_size + token_size, hidden_size)
         self.second = nn.Linear(hidden_size, hidden_size)
         self.modulation = CodeModulation(identity_size, hidden_size)
@@ -133,17 +138,31 @@ class HeadField(nn.Module):
         pose: Float[Tensor, "B 12"],
     ) -> FieldWeights:
         """The decoder of each frame, with the frame's conditions in its weights."""
-        tokens = torch.stack(
-            [
-                fused,
-                self.identity_token(identity),
-                self.eye_token(upper_face),
-                self.pose_token(pose),
-                self.null_token.expand(len(fused), -1),
-            ],
-            dim=1,
-        )
+        tokens = self._tokens(fused, identity, upper_face, pose)
         modulations = self.frame_modulation.affine(fused), self.modulation.affine(identity)
         attention = self.attention
         layers = FieldLayers(attention.query, attention.key, attention.value, self.first, self.second, self.last)
-        return fold(self.normalise(tokens), modulations, layers, self.units, self.barred, attention.heads)
+        return fold(tokens, modulations, layers, self.units, self.barred, attention.heads)
+
+    def attention_weights(
+        self,
+        points: Float[Tensor, "N 3"],
+        fused: Float[Tensor, "B H"],
+        identity: Float[Tensor, "B Z"],
+        upper_face: Float[Tensor, "B 6"],
+        pose: Float[Tensor, "B 12"],
+    ) -> Float[Tensor, "B N K"]:
+        """How much each point hears of each of `TOKENS`, summing to 1; by the plain form of the attention."""
+        features = torch.cat([self.triplane(points), points], dim=-1)[None].expand(len(fused), -1, -1)
+        barred = self.mouth_window(points)[None, :, None] * self.barred
+        return self.attention(features, self._tokens(fused, identity, upper_face, pose), barred).weights
+
+    def _tokens(
+        self,
+        fused: Float[Tensor, "B H"],
+        identity: Float[Tensor, "B Z"],
+        upper_face: Float[Tensor, "B 6"],
+        pose: Float[Tensor, "B 12"],
+    ) -> Float[Tensor, "B K C"]:
+        conditions = [fused, self.identity_token(identity), self.eye_token(upper_face), self.pose_token(pose)]
+        return self.normalise(torch.stack([*conditions, self.null_token.expand(len(fused), -1)], dim=1))

@@ -47,3 +47,24 @@ class SpatialAudioAttention(nn.Module):
 
     def _heads(self, projected: Float[Tensor, "B K C"]) -> Float[Tensor, "B heads K S"]:
         return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+
+class TokenMean(nn.Module):
+    """Every Gaussian hears the mean of all tokens that are not barred: what is left without the attention.
+
+    Source: own choice, for the comparison.
+    """
+
+    query, key = None, None
+
+    def __init__(self, token_size: int = 64, heads: int = 2) -> None:
+        super().__init__()
+        self.heads = heads
+        self.value = nn.Linear(token_size, token_size)
+
+    def forward(
+        self, features: Float[Tensor, "B N F"], tokens: Float[Tensor, "B K C"], barred: Float[Tensor, "#B N K"]
+    ) -> Attended:
+        """The definition, as in `SpatialAudioAttention`; `features` only tell the number of points."""
+        weights = torch.softmax(-barred, dim=-1).expand(len(tokens), features.shape[1], -1)
+        return Attended(weights @ self.value(tokens), weights)

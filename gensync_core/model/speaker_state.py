@@ -14,8 +14,9 @@ from gensync_core.errors import ArtefactBroken
 from gensync_core.face.canonical import CANONICAL_BOX_DM
 from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.geometry.camera import Intrinsics
+from gensync_core.geometry.motion import Motion
 
-_ARRAYS = ("identity", "torso_centre", "torso_motion", "mean_pose", "poses", "upper_face")
+_ARRAYS = ("identity", "torso_centre", "mean_pose")
 """Tensors of a state that a file holds under their own names."""
 
 
@@ -62,9 +63,9 @@ class SpeakerState:
         torso: Gaussians in the camera's frame.
         identity: the code z [Z].
         torso_centre, torso_half_size: the torso's own box in the camera's frame (dm).
-        torso_motion: how the torso goes along with the head, see `torso_motion.fit_torso_motion`.
         plate: background [H, W, 3] in 0..1.
-        poses: head_to_camera of the training take [T, 4, 4]; upper_face: its eyes and brows [T, 6].
+        mean_pose: head_to_camera of the reference frame, which the torso's Gaussians lie as in.
+        take: motion in the training part of the clip.
         meta: speaker id, group, figures of the training that made it.
     """
 
@@ -74,12 +75,10 @@ class SpeakerState:
     aligner: Aligner
     torso_centre: Float[Tensor, "3"]
     torso_half_size: float
-    torso_motion: Float[Tensor, "13 3"]
     plate: Float[Tensor, "H W 3"]
     camera: Intrinsics
     mean_pose: Float[Tensor, "4 4"]
-    poses: Float[Tensor, "T 4 4"]
-    upper_face: Float[Tensor, "T 6"]
+    take: Motion
     meta: dict[str, Any]
 
     def freeze(self) -> None:
@@ -92,6 +91,8 @@ class SpeakerState:
         arrays = self.head.to_arrays("head.") | self.torso.to_arrays("torso.")
         for name in _ARRAYS:
             arrays[name] = getattr(self, name).detach().cpu().numpy()
+        for name, part in self.take._asdict().items():
+            arrays[f"take.{name}"] = part.cpu().numpy()
         arrays["aligner.scale"] = self.aligner.scale.detach().cpu().numpy()
         arrays["aligner.offset"] = self.aligner.offset.detach().cpu().numpy()
         arrays["plate"] = (self.plate.cpu().numpy() * 255).round().astype(np.uint8)
@@ -113,6 +114,7 @@ class SpeakerState:
                 torso=GaussianCloud.from_arrays(arrays, "torso.").to(device),
                 aligner=Aligner(tensors["aligner.scale"], tensors["aligner.offset"]),
                 plate=tensors["plate"].float() / 255,
+                take=Motion(*(tensors[f"take.{name}"] for name in Motion._fields)),
                 camera=Intrinsics(**meta.pop("camera")),
                 torso_half_size=float(meta.pop("torso_half_size")),
                 meta=meta,

@@ -1,4 +1,4 @@
-"""Pose-conditioned deformation of the torso's Gaussians, which live in the camera's frame.
+"""Pose-conditioned deformation of the torso's Gaussians, which live in the body's frame.
 
 Shapes: B frames, N Gaussians, Z identity code.
 """
@@ -37,10 +37,10 @@ class TorsoField(nn.Module):
         nn.init.zeros_(last.weight)
         nn.init.zeros_(last.bias)
 
-    def anchor_code(self, head_to_camera: Float[Tensor, "B 4 4"], mean_pose: Float[Tensor, "4 4"]) -> Float[Tensor, "B 6"]:
+    def anchor_code(self, head_to_body: Float[Tensor, "B 4 4"], mean_pose: Float[Tensor, "4 4"]) -> Float[Tensor, "B 6"]:
         """Where the mean pose's anchors lie in the turned head's frame, in x and y: six numbers that are 0 at the mean pose."""
         rest = self.anchors @ mean_pose[:3, :3].T + mean_pose[:3, 3]
-        rotation, translation = head_to_camera[:, :3, :3], head_to_camera[:, :3, 3]
+        rotation, translation = head_to_body[:, :3, :3], head_to_body[:, :3, 3]
         seen = (rest[None] - translation[:, None]) @ rotation
         return (seen - self.anchors)[..., :2].reshape(-1, 6)
 

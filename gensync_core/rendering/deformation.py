@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from gensync_core.gaussians.cloud import GaussianCloud
+from gensync_core.geometry.motion import Motion
 from gensync_core.model.gensync import GenSync, pose_code
 from gensync_core.model.speaker_state import SpeakerState
 
@@ -20,16 +21,15 @@ class Conditions(NamedTuple):
     """What some frames of one speaker depend on."""
 
     audio: Float[Tensor, "B A"]
-    upper_face: Float[Tensor, "B 6"]
-    head_to_camera: Float[Tensor, "B 4 4"]
+    motion: Motion
 
     def take(self, frames: slice | Int[Tensor, "b"]) -> "Conditions":
         """Those of some of the frames."""
-        return Conditions(*(part[frames] for part in self))
+        return Conditions(self.audio[frames], self.motion.take(frames))
 
 
 class PosedSpeaker(NamedTuple):
-    """The head in its canonical frame and the torso in the camera's, deformed for one frame."""
+    """The head in its canonical frame and the torso in the body's, deformed for one frame."""
 
     head: GaussianCloud
     torso: GaussianCloud
@@ -57,9 +57,9 @@ class FullField:
     def pose(self, conditions: Conditions) -> Iterator[PosedSpeaker]:
         """One posed speaker for each frame."""
         for frame in range(len(conditions.audio)):
-            audio, upper_face, pose = conditions.take(slice(frame, frame + 1))
+            audio, (pose, body_pose, upper_face) = conditions.take(slice(frame, frame + 1))
             head, _ = self.network.deform_head(self.state, audio, upper_face, pose)
-            yield PosedSpeaker(head, self.network.deform_torso(self.state, pose))
+            yield PosedSpeaker(head, self.network.deform_torso(self.state, pose, body_pose))
 
 
 @runtime_checkable
@@ -108,8 +108,8 @@ class HeadLayer:
             state.aligner.to_box(state.head.means[chosen])[None],
             conditions.audio,
             state.identity.expand(batch, -1),
-            conditions.upper_face,
-            pose_code(conditions.head_to_camera, state.mean_pose),
+            conditions.motion.upper_face,
+            pose_code(conditions.motion.head_to_camera, state.mean_pose),
         )
         parts = [getattr(moved, name) for name in self.attributes]
         return torch.cat([part.reshape(batch, len(chosen), -1) for part in parts], dim=-1) / self._units
@@ -126,9 +126,10 @@ class TorsoLayer:
         self.weights = torch.tensor([_MEAN_WEIGHT] * 3 + [1.0] * 4, device=device)
 
     def outputs(self, conditions: Conditions, chosen: Int[Tensor, "n"]) -> Float[Tensor, "B n K"]:
-        """How far some Gaussians of the torso are moved, by the field and by what goes along with the head."""
+        """How far the field moves some Gaussians of the torso."""
         torso = GaussianCloud(**{name: part[chosen] for name, part in self.cloud.named()})
         some = replace(self._state, torso=torso)
-        moved = [self._network.deform_torso(some, pose[None]) for pose in conditions.head_to_camera]
+        poses = zip(conditions.motion.head_to_camera, conditions.motion.body_to_camera, strict=True)
+        moved = [self._network.deform_torso(some, head[None], body[None]) for head, body in poses]
         parts = [torch.cat([cloud.means - torso.means, cloud.quats - torso.quats], dim=-1) for cloud in moved]
         return torch.stack(parts) / self.steps

@@ -57,8 +57,7 @@ class FastField:
                 self.num_outside += 1
                 yield from self._full.pose(conditions.take(slice(frame, frame + 1)))
             else:
-                pose = conditions.head_to_camera[frame : frame + 1]
-                yield PosedSpeaker(head, self._full.network.place_torso(self._full.state, torso, pose))
+                yield PosedSpeaker(head, torso)
 
 
 def sample_conditions(state: SpeakerState, codes: Float[Tensor, "T A"], generator: torch.Generator) -> Conditions:
@@ -70,8 +69,8 @@ def sample_conditions(state: SpeakerState, codes: Float[Tensor, "T A"], generato
         evenly = torch.linspace(0, length - 1, count, dtype=torch.float64).round().long()
         return evenly[torch.randperm(count, generator=generator)].to(device)
 
-    poses = spread(len(state.poses))
-    return Conditions(codes[spread(len(codes))], state.upper_face[poses], state.poses[poses])
+    motion = state.take.take(spread(len(state.take.head_to_camera)))
+    return Conditions(codes[spread(len(codes))], motion)
 
 
 def fit_fast_field(network: GenSync, state: SpeakerState, samples: Conditions, generator: torch.Generator) -> FastField:

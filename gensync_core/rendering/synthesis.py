@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from gensync_core.gaussians.rasterize import Backend
+from gensync_core.geometry.motion import Motion
 from gensync_core.model.gensync import GenSync
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.rendering.code_stream import stream_codes
@@ -94,12 +95,11 @@ class Avatar:
     def __init__(self, network: GenSync, state: SpeakerState, backend: Backend, batch_frames: int = 32) -> None:
         self.network, self.state, self.backend, self.batch_frames = network.eval(), state, backend, batch_frames
         self.field: Field = FullField(network, state)
-        self._camera_frame = torch.eye(4, device=state.identity.device)
 
     @property
     def num_frames(self) -> int:
         """Frames of the take of head motion that the avatar carries."""
-        return len(self.state.poses)
+        return len(self.state.take.head_to_camera)
 
     @property
     def resolution(self) -> int:
@@ -109,23 +109,20 @@ class Avatar:
     def render(
         self,
         features: Float[np.ndarray, "T D"],
-        poses: Float[np.ndarray, "F 4 4"],
-        upper_face: Float[np.ndarray, "F 6"],
+        motion: Motion,
         frames: Sequence[int] | np.ndarray,
     ) -> Iterator[RenderedFrame]:
         """Render one frame for each entry of `frames` (indices into `features`), one at a time in constant memory."""
-        yield from _without_gradients(self._render_clip(features, poses, upper_face, frames))
+        yield from _without_gradients(self._render_clip(features, motion, frames))
 
-    def _render_clip(
-        self, features: np.ndarray, poses: np.ndarray, upper_face: np.ndarray, frames: Sequence[int] | np.ndarray
-    ) -> Iterator[RenderedFrame]:
+    def _render_clip(self, features: np.ndarray, motion: Motion, frames: Sequence[int] | np.ndarray) -> Iterator[RenderedFrame]:
         speech = self._tensor(features)
         index = torch.as_tensor(np.asarray(frames), dtype=torch.long, device=speech.device)
-        pose_of, face_of = self._tensor(poses), self._tensor(upper_face)
+        motion = motion.to(speech.device)
         for start in range(0, len(index), self.batch_frames):
             some = slice(start, start + self.batch_frames)
             codes = self.network.encode_audio(speech, index[some])
-            yield from self._render(Conditions(codes, face_of[some], pose_of[some]))
+            yield from self._render(Conditions(codes, motion.take(some)))
 
     def stream(self, feature_blocks: Iterable[Float[np.ndarray, "_ D"]]) -> Iterator[RenderedFrame]:
         """Render speech of any length whose features come in blocks, with the speaker's own head motion.
@@ -137,8 +134,8 @@ class Avatar:
     def _render_stream(self, feature_blocks: Iterable[np.ndarray]) -> Iterator[RenderedFrame]:
         frame = 0
         for codes in stream_codes(self.network, feature_blocks, self.batch_frames):
-            take = torch.as_tensor(ping_pong(self.num_frames, len(codes), frame), device=codes.device)
-            yield from self._render(Conditions(codes, self.state.upper_face[take], self.state.poses[take]))
+            played = torch.as_tensor(ping_pong(self.num_frames, len(codes), frame), device=codes.device)
+            yield from self._render(Conditions(codes, self.state.take.take(played)))
             frame += len(codes)
 
     @torch.no_grad()
@@ -178,9 +175,9 @@ class Avatar:
     def _compare(self, fast: Field, held_out: Conditions, start: float) -> Likeness:
         full = FullField(self.network, self.state)
         psnr, errors = [], []
-        pairs = zip(full.pose(held_out), fast.pose(held_out), held_out.head_to_camera, strict=True)
-        for one, other, pose in pairs:
-            difference = self._frame(one, pose).image.astype(np.float32) - self._frame(other, pose).image
+        pairs = zip(full.pose(held_out), fast.pose(held_out), *held_out.motion[:2], strict=True)
+        for one, other, *poses in pairs:
+            difference = self._frame(one, *poses).image.astype(np.float32) - self._frame(other, *poses).image
             mse = float(np.square(difference).mean())
             psnr.append(_SAME_PSNR_DB if mse == 0 else 10 * np.log10(255**2 / mse))
             error = output_errors(self.network, self.state, one, other)
@@ -189,13 +186,13 @@ class Avatar:
         return Likeness(float(min(psnr)), float(np.mean(psnr)), float(worst), float(mean), time.monotonic() - start)
 
     def _render(self, conditions: Conditions) -> Iterator[RenderedFrame]:
-        for posed, pose in zip(self.field.pose(conditions), conditions.head_to_camera, strict=True):
-            yield self._frame(posed, pose)
+        for posed, *poses in zip(self.field.pose(conditions), *conditions.motion[:2], strict=True):
+            yield self._frame(posed, *poses)
 
-    def _frame(self, posed: PosedSpeaker, pose: torch.Tensor) -> RenderedFrame:
+    def _frame(self, posed: PosedSpeaker, head_to_camera: torch.Tensor, body_to_camera: torch.Tensor) -> RenderedFrame:
         camera = self.state.camera
-        head = render_layer(posed.head, pose, camera, self.backend)
-        torso = render_layer(posed.torso, self._camera_frame, camera, self.backend)
+        head = render_layer(posed.head, head_to_camera, camera, self.backend)
+        torso = render_layer(posed.torso, body_to_camera, camera, self.backend)
         image = picture(head, torso, self.state.plate, self.backend.threads)
         return RenderedFrame(image, head.image.cpu().numpy(), head.alpha.cpu().numpy())
 

@@ -3,6 +3,7 @@
 from gensync_core.artefacts import sha256_of
 from gensync_core.dataset.clip_dataset import ClipDataset
 from gensync_core.gaussians.rasterize import choose_backend
+from gensync_core.losses.lpips_weights import without_missing_weights
 from gensync_core.model.gensync import GenSync
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.params import Params, digest
@@ -26,18 +27,19 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     data = ClipDataset.open(paths, project.scratch / "frames", params.split)
     state = SpeakerState.load(paths.coarse, backend.device)
     files = [project.shared, paths.clip, paths.masks, paths.track_arrays, paths.audio, paths.coarse]
+    losses = without_missing_weights(params.loss)
     key = digest(
         "adapt",
         [sha256_of(file) for file in files],
         params.seed,
-        params.loss,
+        losses,
         params.adapt,
         params.split,
         backend.name,
     )
     scratch = project.scratch / f"adapt-{speaker_id}-{key}"
     log, resumed_at = adapt_speaker(
-        data, state, network, params.adapt, params.loss, backend, params.seed, scratch, f"adapt {speaker_id}"
+        data, state, network, params.adapt, losses, backend, params.seed, scratch, f"adapt {speaker_id}"
     )
     images = (params.adapt.steps + params.adapt.torso_steps) * params.adapt.batch_size
     state.meta = {
@@ -48,6 +50,7 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
         "rasterizer": backend.name,
         "device": backend.device,
         "seed": params.seed,
+        "perceptual": losses.perceptual,
     }
     log.write(paths.training_log)
     state.save(paths.model)

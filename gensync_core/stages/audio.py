@@ -2,14 +2,17 @@
 
 from gensync_core.artefacts import read_json, write_tensors
 from gensync_core.audio.features import encode
-from gensync_core.audio.waveform import FPS, load_waveform
+from gensync_core.audio.waveform import FPS, SAMPLES_PER_FRAME, load_waveform, silence
 from gensync_core.errors import ArtefactBroken
 from gensync_core.params import Params
 from gensync_core.paths import Project
 
+_SILENT_FRAMES = 30 * FPS
+"""As much as the longest piece that an encoder hears at once: features of silence change with their place in it."""
+
 
 def run(project: Project, speaker_id: str, params: Params) -> None:
-    """Write `audio.safetensors`: {features [T, D] float32}, one row a frame of the clip.
+    """Write `audio.safetensors`: {features [T, D], one row a frame of the clip; silence [750, D]}, both float32.
 
     Raises:
         ArtefactBroken: the sound is not as long as the clip.
@@ -23,4 +26,5 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
             f"{paths.wav}: as long as {len(features.values)} frames, but the clip has {num_frames}; run ingest again"
         )
     meta = {"encoder": features.encoder, "weights_sha256": features.weights_sha256, "layer": features.layer, "fps": FPS}
-    write_tensors(paths.audio, {"features": features.values}, meta)
+    quiet = encode(silence(_SILENT_FRAMES * SAMPLES_PER_FRAME), params.audio)
+    write_tensors(paths.audio, {"features": features.values, "silence": quiet.values}, meta)

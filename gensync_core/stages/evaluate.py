@@ -27,6 +27,7 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     Raises:
         UsageError: unknown speaker.
         ArtefactBroken: what preprocessing or training wrote is missing, damaged, or does not fit together.
+        AssetMissing: `evaluate.lpips` is true and the weights are not to be had.
     """
     speaker = project.registry().get(speaker_id)
     paths = project.speaker(speaker)
@@ -69,6 +70,7 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
             apertures=outcome.apertures,
             losses=_losses(paths, speaker.group),
             sheet=outcome.sheet,
+            attention=outcome.attention,
             video=video,
         )
         write_report(paths.report, evaluation)

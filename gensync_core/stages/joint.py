@@ -4,6 +4,7 @@ from gensync_core.artefacts import sha256_of, write_json
 from gensync_core.dataset.clip_dataset import ClipDataset
 from gensync_core.errors import ArtefactBroken, UsageError
 from gensync_core.gaussians.rasterize import choose_backend
+from gensync_core.losses.lpips_weights import without_missing_weights
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.params import Params, digest
 from gensync_core.paths import Project
@@ -40,11 +41,12 @@ def run(project: Project, params: Params) -> None:
         speaker.id: [sha256_of(p) for p in (path.clip, path.masks, path.track_arrays, path.audio, path.coarse)]
         for speaker, path in zip(cohort, paths, strict=True)
     }
-    key = digest("joint", inputs, params.seed, params.model, params.loss, params.joint, params.split, backend.name)
+    losses = without_missing_weights(params.loss)
+    key = digest("joint", inputs, params.seed, params.model, losses, params.joint, params.split, backend.name)
     scratch = project.scratch / f"joint-{key}"
     with joined_processes(backend.device) as processes:
         network, log, resumed_at = train_joint(
-            clips, states, params.model, params.joint, params.loss, backend, params.seed, scratch, processes
+            clips, states, params.model, params.joint, losses, backend, params.seed, scratch, processes
         )
         if not processes.is_first:
             return
@@ -55,6 +57,7 @@ def run(project: Project, params: Params) -> None:
         "rasterizer": backend.name,
         "device": backend.device,
         "seed": params.seed,
+        "perceptual": losses.perceptual,
     }
     for speaker, path, state in zip(cohort, paths, states, strict=True):
         state.meta = {"speaker": speaker.id, "group": speaker.group, **meta}

@@ -1,4 +1,7 @@
-"""clip.mp4 -> landmarks, head poses, camera, and what mouth and eyes do: one row a frame, plus arrays."""
+"""clip.mp4 and masks.mkv -> landmarks, poses of head and body, camera, what mouth and eyes do: one row a frame, plus arrays."""
+
+import itertools
+from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
@@ -7,9 +10,10 @@ from gensync_core.artefacts import atomic_path, write_json, write_tensors
 from gensync_core.errors import FootageRejected
 from gensync_core.face import expression, regions
 from gensync_core.face.landmarks import FaceMesh
+from gensync_core.face.torso_tracker import BodyView, body_poses, reference_frame, track_torso
 from gensync_core.face.tracker import Track, track
 from gensync_core.geometry.rotation import matrix_to_quat
-from gensync_core.media.video import Probe, iter_frames, probe
+from gensync_core.media.video import Probe, iter_frames, iter_labels, probe
 from gensync_core.params import Params
 from gensync_core.paths import Project, SpeakerPaths
 from gensync_core.progress import progress
@@ -28,7 +32,8 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
         result = track(landmarks, confidence, clip.width, clip.height, params.track)
     except FootageRejected as error:
         raise FootageRejected(f"{paths.clip}: {error}") from error
-    _write(paths, result, clip.fps)
+    reference = reference_frame(result.head_to_camera[: params.split.num_train(clip.num_frames)])
+    _write(paths, result, _body_poses(paths, result, reference), reference, clip.fps)
 
 
 def _landmarks(paths: SpeakerPaths, clip: Probe) -> tuple[np.ndarray, np.ndarray]:
@@ -44,7 +49,25 @@ def _landmarks(paths: SpeakerPaths, clip: Probe) -> tuple[np.ndarray, np.ndarray
     return np.array(landmarks, dtype=np.float32).reshape(-1, *lost.shape), np.array(confidence, dtype=np.float32)
 
 
-def _write(paths: SpeakerPaths, result: Track, fps: float) -> None:
+def _body_poses(paths: SpeakerPaths, result: Track, reference: int) -> np.ndarray:
+    """The body's poses [T, 4, 4], from where it is in the frame `reference`."""
+
+    def views(start: int = 0) -> Iterator[BodyView]:
+        return itertools.islice(map(BodyView, iter_frames(paths.clip), iter_labels(paths.masks)), start, None)
+
+    camera = result.camera
+    with progress("track body", len(result.confidence)) as job:
+
+        def counted() -> Iterator[BodyView]:
+            for view in views():
+                yield view
+                job.advance()
+
+        found = track_torso(next(views(reference)), counted(), (camera.cx, camera.cy))
+    return body_poses(found, camera)
+
+
+def _write(paths: SpeakerPaths, result: Track, body_to_camera: np.ndarray, reference: int, fps: float) -> None:
     rest = expression.RestingFace.of(result.landmarks_px)
     quats = matrix_to_quat(result.head_to_camera[:, :3, :3])
     translations = result.head_to_camera[:, :3, 3]
@@ -63,12 +86,13 @@ def _write(paths: SpeakerPaths, result: Track, fps: float) -> None:
     arrays = {
         "landmarks_px": result.landmarks_px,
         "head_to_camera": result.head_to_camera,
+        "body_to_camera": body_to_camera,
         "upper_face": expression.upper_face(result.landmarks_px, rest),
         "canonical_landmarks": result.canonical_landmarks,
         "canonical_motion": result.canonical_motion,
     }
     camera = result.camera
-    write_tensors(paths.track_arrays, arrays, {"fps": fps})
+    write_tensors(paths.track_arrays, arrays, {"fps": fps, "reference_frame": reference})
     with atomic_path(paths.track_table) as temporary:
         pd.DataFrame(columns).to_parquet(temporary, index=False)
     write_json(

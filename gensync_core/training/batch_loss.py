@@ -12,11 +12,13 @@ from gensync_core.dataset.sampler import Choice, adjacent_pairs, step_rng
 from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.gaussians.rasterize import Backend
 from gensync_core.losses.disentangling import speaker_confusion
+from gensync_core.losses.lpips_weights import load_lpips
+from gensync_core.losses.perceptual import Look
 from gensync_core.losses.weights import LossParams
 from gensync_core.model.disentanglement import SpeakerClassifier
 from gensync_core.model.gensync import GenSync
 from gensync_core.model.speaker_state import Aligner, SpeakerState
-from gensync_core.training.objective import Trainee, head_terms, motion_terms, torso_terms
+from gensync_core.training.objective import Trainee, head_terms, motion_terms, silence_term, torso_terms
 from gensync_core.training.processes import Processes
 
 
@@ -33,6 +35,7 @@ class BatchLoss(nn.Module):
         feature_noise: deviation of the noise on the speech features of these.
         backend: of the rasterizer.
         train_aligners: whether a speaker's aligner is trained, too.
+        perceptual_from: step from which on the perceptual term is counted, where it has a weight.
         seed: of the run; every random choice is a function of it and of the step.
     """
 
@@ -48,6 +51,7 @@ class BatchLoss(nn.Module):
         feature_noise: float,
         train_shared: bool,
         train_aligners: bool,
+        perceptual_from: int,
         processes: Processes,
     ) -> None:
         super().__init__()
@@ -56,6 +60,8 @@ class BatchLoss(nn.Module):
         self.motion_pairs, self.feature_noise, self.train_shared, self.processes = (
             motion_pairs, feature_noise, train_shared, processes,
         )  # fmt: skip
+        self.perceptual_from = perceptual_from
+        self._lpips = load_lpips(backend.device) if losses.perceptual > 0 else None
         self.classifier: SpeakerClassifier | None = None
         if train_shared and len(trainees) > 1 and losses.confusion > 0:
             self.classifier = SpeakerClassifier(network.params.audio_size, len(trainees)).to(backend.device)
@@ -72,10 +78,11 @@ class BatchLoss(nn.Module):
         parts: dict[str, float] = {}
         behind = torch.rand(len(batch), 3, generator=self._generator(step, 0))
         loss = torch.zeros((), device=self.backend.device)
-        for choice, color in self.processes.share(list(zip(batch, behind, strict=True))):
+        looks = self._looks(step, len(batch))
+        for choice, color, look in self.processes.share(list(zip(batch, behind, looks, strict=True))):
             trainee = self.trainees[choice.speaker]
             audio = self._audio_of(trainee, choice.frame)
-            terms = head_terms(self.network, trainee, choice.frame, audio, self.losses, self.backend, color)
+            terms = head_terms(self.network, trainee, choice.frame, audio, self.losses, self.backend, color, look)
             loss = loss + terms.total / len(batch)
             _accumulate(parts, terms.parts, len(batch))
         touched = sorted({choice.speaker for choice in batch})
@@ -83,6 +90,13 @@ class BatchLoss(nn.Module):
         for number in self.processes.share(touched):
             loss = loss + self._motion(step, number, int(others[number]), parts, len(touched)) / len(touched)
         return loss, parts
+
+    def _looks(self, step: int, count: int) -> list[Look] | list[None]:
+        """What the perceptual term looks at in each image, or nothing yet."""
+        if self._lpips is None or step < self.perceptual_from:
+            return [None] * count
+        draws = step_rng(self.seed, step, stream=3).random((count, 3)).tolist()
+        return [Look(self._lpips, (which, x, y)) for which, x, y in draws]
 
     def _motion(self, step: int, number: int, other: int, parts: dict[str, float], count: int) -> Tensor:
         """The motion terms and the classifier's of one speaker."""
@@ -93,12 +107,17 @@ class BatchLoss(nn.Module):
         generator = self._generator(step, 1 + number)
         motion = motion_terms(self.network, trainee, pairs, losses, self.feature_noise, generator, other_identity)
         _accumulate(parts, motion.parts, count)
+        total = motion.total
+        if losses.silence > 0:
+            silence = silence_term(self.network, trainee, generator)
+            _accumulate(parts, {"silence": silence.item()}, count)
+            total = total + losses.silence * silence
         if self.classifier is None:
-            return motion.total
+            return total
         speakers = torch.full((len(motion.audio),), number, device=self.backend.device)
         confusion = speaker_confusion(self.classifier(motion.audio), speakers).mean()
         _accumulate(parts, {"confusion": confusion.item()}, count)
-        return motion.total + losses.confusion * confusion
+        return total + losses.confusion * confusion
 
     def _torsos(self, batch: Sequence[Choice]) -> tuple[Tensor, dict[str, float]]:
         parts: dict[str, float] = {}

@@ -3,7 +3,6 @@
 Source: GSTalker coarse stage.
 """
 
-import logging
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,25 +15,17 @@ from gensync_core.dataset.clip_dataset import ClipDataset, balanced_weights
 from gensync_core.dataset.sampler import mixed_identities, step_rng
 from gensync_core.face.canonical import canonical_face
 from gensync_core.face.regions import BODY, HEAD, Region
-from gensync_core.face.torso_tracker import BodyView, track_torso
 from gensync_core.gaussians.densification import GAUSSIAN_RATES, Densifier, DensifyParams
 from gensync_core.gaussians.initialization import View, body_fill, initial_head, initial_torso
 from gensync_core.gaussians.rasterize import Backend, ScreenData
 from gensync_core.gaussians.spherical_harmonics import MAX_DEGREE
 from gensync_core.losses.photometric import l1_ssim
 from gensync_core.losses.regularization import alpha_error
-from gensync_core.model.gensync import GenSync, pose_code
 from gensync_core.model.speaker_state import SpeakerState, fit_aligner
-from gensync_core.model.torso_motion import fit_torso_motion
 from gensync_core.progress import progress
 from gensync_core.rendering.compositor import Layer, over, render_layer_and_screen
 from gensync_core.training.metric_log import MetricLog
 from gensync_core.training.objective import head_loss, region_mask
-
-_logger = logging.getLogger(__name__)
-_TORSO_VIEWS = 240
-"""Frames in which the body's motion is measured."""
-_MIN_TORSO_SHARE = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,17 +65,11 @@ class CoarseParams:
             raise ValueError(f"sh_degree must lie in 0..{MAX_DEGREE}, got {self.sh_degree}")
 
 
-def mean_pose(poses: torch.Tensor) -> torch.Tensor:
-    """The pose of the frame closest to the average rotation and translation [4, 4]."""
-    average = poses.mean(0)
-    return poses[int((poses - average).square().sum((1, 2)).argmin())]
-
-
 def spread_views(data: ClipDataset, count: int) -> list[int]:
-    """Training frames that together show most: the mean pose, the widest mouth, then the most different poses."""
+    """Training frames that together show most: the reference frame, the widest mouth, then the most different poses."""
     poses = data.head_to_camera[: data.num_train]
     features = torch.cat([poses[:, :3, :3].reshape(len(poses), -1) * 3, poses[:, :3, 3] / poses[:, 2:3, 3].mean()], dim=1)
-    chosen = [int((features - features.mean(0)).square().sum(1).argmin()), int(data.aperture[: data.num_train].argmax())]
+    chosen = [data.reference_frame, int(data.aperture[: data.num_train].argmax())]
     while len(chosen) < min(count, len(poses)):
         nearest = torch.stack([(features - features[index]).square().sum(1) for index in chosen]).amin(0)
         chosen.append(int(nearest.argmax()))
@@ -114,8 +99,8 @@ def initial_state(data: ClipDataset, params: CoarseParams, identity_size: int, s
     body = View(filled, extended, np.zeros_like(extended), heads[0].head_to_camera)
     vertices, _ = canonical_face()
     landmarks = data.canonical_landmarks.numpy()
-    centre = mean_pose(data.head_to_camera[: data.num_train])
-    depth_dm = float(centre[2, 3]) + 0.8
+    mean_pose = data.head_to_camera[data.reference_frame]
+    depth_dm = float(mean_pose[2, 3]) + 0.8
     head_cloud = initial_head(heads, landmarks[: len(vertices)], data.camera, params.head_gaussians, rng)
     torso_cloud = initial_torso([body], data.camera, depth_dm, params.torso_gaussians, rng)
     low, high = torso_cloud.means.amin(0), torso_cloud.means.amax(0)
@@ -126,40 +111,12 @@ def initial_state(data: ClipDataset, params: CoarseParams, identity_size: int, s
         aligner=fit_aligner(landmarks[: len(vertices)], vertices),
         torso_centre=((low + high) / 2).to(device),
         torso_half_size=float((high - low).max() / 2 * 1.05),
-        torso_motion=torso_motion(data, chosen[0], (low + high) / 2, centre).to(device),
         plate=data.plate.to(device),
         camera=data.camera,
-        mean_pose=centre.to(device),
-        poses=data.head_to_camera[: data.num_train].to(device),
-        upper_face=data.upper_face[: data.num_train].to(device),
+        mean_pose=mean_pose.to(device),
+        take=data.motion.take(slice(data.num_train)).to(device),
         meta={},
     )
-
-
-def torso_motion(
-    data: ClipDataset, reference: int, centre: Float[Tensor, "3"], mean: Float[Tensor, "4 4"]
-) -> Float[Tensor, "13 3"]:
-    """How the body goes along with the head, from frames all over the training part.
-
-    Args:
-        data: the clip.
-        reference: the frame that shows the torso as its Gaussians lie.
-        centre: of the torso, in the camera's frame (dm).
-        mean: the speaker's mean pose.
-    """
-    camera, count = data.camera, min(data.num_train, _TORSO_VIEWS)
-    views = np.unique(np.linspace(0, data.num_train - 1, count).round().astype(int))
-    x, y, z = centre.tolist()
-    about = camera.fx * x / z + camera.cx, camera.fy * y / z + camera.cy
-    bodies = (BodyView(np.asarray(data.frames[int(view)]), np.asarray(data.masks[int(view)])) for view in (reference, *views))
-    track = track_torso(next(bodies), bodies, about)
-    codes = pose_code(data.head_to_camera[torch.from_numpy(views)], mean).numpy()
-    motions = np.concatenate([track.shift_px * [z / camera.fx, z / camera.fy], track.roll[:, None]], axis=1)
-    seen = ~track.lost
-    if seen.mean() < _MIN_TORSO_SHARE:
-        _logger.warning("the body could be followed in %d of %d frames: it will stand still", seen.sum(), len(seen))
-        seen[:] = False
-    return fit_torso_motion(codes[seen], motions[seen])
 
 
 class StaticTerms(NamedTuple):
@@ -184,8 +141,7 @@ def static_terms(
     in_head, in_body = region_mask(labels, HEAD).to(device), region_mask(labels, BODY).to(device)
     pose = data.head_to_camera[frame].to(device)
     head, head_screen = render_layer_and_screen(state.head, pose, data.camera, backend)
-    placed = GenSync.place_torso(state, state.torso, pose[None])
-    torso, torso_screen = render_layer_and_screen(placed, torch.eye(4, device=device), data.camera, backend)
+    torso, torso_screen = render_layer_and_screen(state.torso, data.body_to_camera[frame].to(device), data.camera, backend)
 
     head_photometric, head_alpha = head_loss(data, frame, head, behind, params.ssim, params.mouth)
     still = Layer(head.image.detach(), head.alpha.detach())

@@ -6,14 +6,16 @@ Joint trains the shared network and every speaker's state; adapt freezes the net
 import logging
 import math
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gensync_core.dataset.clip_dataset import balanced_weights
-from gensync_core.dataset.sampler import mixed_identities
+from gensync_core.dataset.sampler import Choice, mixed_identities
 from gensync_core.errors import TrainingFailed, UsageError
 from gensync_core.gaussians.densification import GAUSSIAN_RATES
 from gensync_core.gaussians.rasterize import Backend
@@ -33,6 +35,8 @@ _CHECKPOINT_INTERVAL_S = 55.0
 _MAX_HALVINGS = 3
 _Rates = list[tuple[torch.optim.Optimizer, list[float]]]
 """Each optimiser with the full rates of its groups."""
+Sampler = Callable[[int, int, Sequence[np.ndarray], int], list[Choice]]
+"""Seed, step, weights of each speaker's frames, images a batch -> the batch."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +89,9 @@ class Fit:
 
     A loss or a tensor that is not finite sends the training back to its last checkpoint with halved learning rates, three
     times at most.
+
+    `sampler` chooses each step's images. `watch`, where given, is called after every step with the number of steps done; it
+    must leave what is trained alone.
     """
 
     def __init__(
@@ -98,6 +105,8 @@ class Fit:
         *,
         train_shared: bool,
         processes: Processes = Processes(),  # noqa: B008 - immutable
+        sampler: Sampler = mixed_identities,
+        watch: Callable[[int], None] | None = None,
     ) -> None:
         if params.batch_size < processes.count:
             raise UsageError(
@@ -106,10 +115,12 @@ class Fit:
             )
         self.network, self.trainees, self.params = network, trainees, params
         self.backend, self.seed, self.processes = backend, seed, processes
+        self._sampler, self._watch = sampler, watch
         self.log = MetricLog()
         self.objective = BatchLoss(
             network, trainees, losses, backend, seed, motion_pairs=params.motion_pairs, feature_noise=params.feature_noise,
-            train_shared=train_shared, train_aligners=params.aligner_rate > 0, processes=processes,
+            train_shared=train_shared, train_aligners=params.aligner_rate > 0,
+            perceptual_from=params.steps - params.steps // 5, processes=processes,
         )  # fmt: skip
         self.shared = self._shared_optimiser() if train_shared else None
         self.own = [self._own_optimiser(trainee) for trainee in trainees]
@@ -186,6 +197,8 @@ class Fit:
                 if due or step == total:
                     self._write_preview(scratch, job)
                     saved = time.monotonic()
+                if self._watch is not None:
+                    self._watch(step)
         self.log.flush(total)
         return start
 
@@ -200,7 +213,7 @@ class Fit:
         for optimiser, group_rates in rates:
             for group, rate in zip(optimiser.param_groups, group_rates, strict=True):
                 group["lr"] = rate * factor
-        batch = mixed_identities(self.seed, step, self._weights, self.params.batch_size)
+        batch = self._sampler(self.seed, step, self._weights, self.params.batch_size)
         stepping = [self.own[number] for number in sorted({choice.speaker for choice in batch})]
         stepping += [self.shared] if self.shared is not None else []
         loss, parts = objective(step, batch, step >= self.params.steps)

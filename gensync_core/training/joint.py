@@ -3,6 +3,7 @@
 Source: GenSync joint training.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -28,8 +29,11 @@ def train_joint(
     seed: int,
     scratch: Path,
     processes: Processes = Processes(),  # noqa: B008 - immutable
+    watch: Callable[[int, GenSync], None] | None = None,
 ) -> tuple[GenSync, MetricLog, int]:
     """Train the shared network and the speakers' states (in place).
+
+    `watch`, where given, is called after every step with the number of steps done and the network as it is.
 
     Returns:
         The network, the log of losses, and the step a resumed run started from.
@@ -42,7 +46,10 @@ def train_joint(
     for state in states:
         state.identity = (0.3 * torch.randn(model.identity_size, generator=generator)).to(backend.device)
     trainees = [Trainee.of(clip, state) for clip, state in zip(clips, states, strict=True)]
-    fit = Fit(network, trainees, params, losses, backend, seed, train_shared=True, processes=processes)
+    fit = Fit(
+        network, trainees, params, losses, backend, seed, train_shared=True, processes=processes,
+        watch=None if watch is None else lambda step: watch(step, network),
+    )  # fmt: skip
     resumed_at = fit.run(scratch, "joint")
     network.mean_identity.copy_(torch.stack([state.identity.detach() for state in states]).mean(0))
     for state in states:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor
 
 from gensync_core.dataset.clip_dataset import ClipDataset
@@ -27,6 +27,7 @@ from gensync_core.face.regions import (
 from gensync_core.gaussians.rasterize import Backend
 from gensync_core.losses.disentangling import swap_inconsistency
 from gensync_core.losses.layer_loss import Emphasis, LayerLoss, Truth, layer_loss
+from gensync_core.losses.perceptual import Look, patch_error
 from gensync_core.losses.photometric import l1_ssim
 from gensync_core.losses.regularization import (
     alpha_error,
@@ -43,6 +44,9 @@ _NOSE_BASE = 2
 _UPPER_FACE = LEFT_EYE + RIGHT_EYE + LEFT_EYEBROW + RIGHT_EYEBROW
 _MOTION_BETA = 0.03
 """Canonical box; below it the motion term is quadratic, so that the field predicts means: medians of a mouth hardly move."""
+
+_CLOSED_SHARE = 0.05
+_SILENT_FRAMES = 8
 
 
 class Terms(NamedTuple):
@@ -62,6 +66,8 @@ class Trainee:
         unit: of the motion, numbers a dm and axis [3]. It stays when the aligner is trained, which could else make all
             motions, and their errors, small.
         landmark_weight: of each landmark's error [L].
+        lips: which of the landmarks are the lips' [M].
+        closed: where these are when the mouth is closed, in the unit of `motion` [M, 3].
     """
 
     data: ClipDataset
@@ -70,21 +76,32 @@ class Trainee:
     motion: Float[Tensor, "T L 3"]
     unit: Float[Tensor, "3"]
     landmark_weight: Float[Tensor, "L"]
+    lips: Int[Tensor, "M"]
+    closed: Float[Tensor, "M 3"]
 
     @classmethod
     def of(cls, data: ClipDataset, state: SpeakerState) -> "Trainee":
         """Prepare the motion targets of a speaker."""
         index = torch.tensor(motion_landmarks())
         device, unit = state.identity.device, state.aligner.scale.detach().clone()
-        lips = torch.isin(index, torch.tensor([*LIPS_OUTER, *LIPS_INNER]))
+        is_lip = torch.isin(index, torch.tensor([*LIPS_OUTER, *LIPS_INNER]))
+        lips, motion = is_lip.nonzero().squeeze(1).to(device), data.canonical_motion[:, index].to(device) * unit
         return cls(
             data=data,
             state=state,
             landmarks=data.canonical_landmarks[index].to(device),
-            motion=data.canonical_motion[:, index].to(device) * unit,
+            motion=motion,
             unit=unit,
-            landmark_weight=torch.where(lips, 3.0, 1.0).to(device),
+            landmark_weight=torch.where(is_lip, 3.0, 1.0).to(device),
+            lips=lips,
+            closed=motion[_closed_frames(data)][:, lips].mean(0),
         )
+
+
+def _closed_frames(data: ClipDataset) -> Int[np.ndarray, "_"]:
+    """Training frames in which the mouth is open least."""
+    aperture = data.aperture[: data.num_train]
+    return np.argsort(aperture, kind="stable")[: max(1, round(_CLOSED_SHARE * len(aperture)))]
 
 
 def motion_landmarks() -> list[int]:
@@ -114,10 +131,14 @@ def head_loss(data: ClipDataset, frame: int, layer: Layer, behind: Float[Tensor,
     the picture.
     """
     device = layer.image.device
+    emphasis = Emphasis(data.mouth_box_px(frame, margin=0.25), mouth)
+    return layer_loss(*layer, _true_head(data, frame, device), behind.to(device), ssim, emphasis)
+
+
+def _true_head(data: ClipDataset, frame: int, device: torch.device) -> Truth:
     # Bytes from the stores: `data.frame` would make floats of them, which the loss does in passing.
     picture, labels = (torch.from_numpy(np.array(store[frame])).to(device) for store in (data.frames, data.masks))
-    truth = Truth(picture, labels, _membership(HEAD).to(device))
-    return layer_loss(*layer, truth, behind.to(device), ssim, Emphasis(data.mouth_box_px(frame, margin=0.25), mouth))
+    return Truth(picture, labels, _membership(HEAD).to(device))
 
 
 def head_terms(
@@ -128,8 +149,12 @@ def head_terms(
     losses: LossParams,
     backend: Backend,
     behind: Float[Tensor, "3"],
+    look: Look | None = None,
 ) -> Terms:
-    """Photometric and alpha terms of the head (`head_loss`), and what keeps its deformation small and local."""
+    """Photometric and alpha terms of the head (`head_loss`), and what keeps its deformation small and local.
+
+    With `look` a patch of it is compared by how it looks, too.
+    """
     data, state = trainee.data, trainee.state
     device = state.identity.device
     pose = data.head_to_camera[frame].to(device)
@@ -140,7 +165,11 @@ def head_terms(
     regular = losses.size * deformation_size(moved.means).mean() + losses.stray_attention * stray
     layer = render_layer(cloud, pose, data.camera, backend)
     photometric, alpha = head_loss(data, frame, layer, behind, losses.ssim, losses.mouth)
-    return Terms(photometric + losses.alpha * alpha + regular, {"photometric": photometric.item(), "alpha": alpha.item()})
+    terms = Terms(photometric + losses.alpha * alpha + regular, {"photometric": photometric.item(), "alpha": alpha.item()})
+    if look is None:
+        return terms
+    error = patch_error(look, *layer, _true_head(data, frame, device), behind.to(device), data.mouth_box_px(frame))
+    return Terms(terms.total + losses.perceptual * error, {**terms.parts, "perceptual": error.item()})
 
 
 def torso_terms(network: GenSync, trainee: Trainee, frame: int, audio: Tensor, losses: LossParams, backend: Backend) -> Terms:
@@ -149,15 +178,21 @@ def torso_terms(network: GenSync, trainee: Trainee, frame: int, audio: Tensor, l
     device = state.identity.device
     image, labels = data.frame(frame)
     target, body = image.to(device), region_mask(labels, BODY).to(device)
-    pose = data.head_to_camera[frame].to(device)
+    pose, body_pose = (part[frame].to(device) for part in (data.head_to_camera, data.body_to_camera))
     with torch.no_grad():
         head_cloud, _ = network.deform_head(state, audio, data.upper_face[frame : frame + 1].to(device), pose[None])
         head = render_layer(head_cloud, pose, data.camera, backend)
-    torso = render_layer(network.deform_torso(state, pose[None]), torch.eye(4, device=device), data.camera, backend)
+    torso = render_layer(network.deform_torso(state, pose[None], body_pose[None]), body_pose, data.camera, backend)
     photometric = l1_ssim(over(head, over(torso, state.plate)), target, losses.ssim)
     seen = 1 - region_mask(labels, HEAD).to(device)
     alpha = (alpha_error(torso.alpha, body) * seen).mean()
     return Terms(photometric + losses.alpha * 10 * alpha, {"torso": photometric.item(), "torso_alpha": alpha.item()})
+
+
+def _motion_error(moved: Float[Tensor, "B n 3"], tracked: Float[Tensor, "B n 3"]) -> Float[Tensor, "B n"]:
+    error = torch.nn.functional.smooth_l1_loss(moved, tracked, reduction="none", beta=_MOTION_BETA)
+    # Depth is the least certain of a landmark's coordinates.
+    return (error * torch.tensor([1.0, 1.0, 0.3], device=error.device)).sum(-1)
 
 
 class MotionTerms(NamedTuple):
@@ -203,9 +238,7 @@ def motion_terms(
     both = network.deform_points(rest[None], audio.repeat(len(identities), 1), identity, *conditions).means
     both = state.aligner.motion_from_box(both) * trainee.unit
     moved = both[:count]
-    error = torch.nn.functional.smooth_l1_loss(moved, trainee.motion[frames], reduction="none", beta=_MOTION_BETA)
-    error = error * torch.tensor([1.0, 1.0, 0.3], device=device)  # depth is the least certain of a landmark's coordinates
-    motion = (error.sum(-1) * trainee.landmark_weight).mean()
+    motion = (_motion_error(moved, trainee.motion[frames]) * trainee.landmark_weight).mean()
     temporal = temporal_difference(moved.reshape(count // 2, 2, -1, 3)).mean()
     total = losses.motion * motion + losses.temporal * temporal
     parts = {"motion": motion.item(), "temporal": temporal.item()}
@@ -214,3 +247,23 @@ def motion_terms(
         total = total + losses.swap * swap
         parts["swap"] = swap.item()
     return MotionTerms(total, parts, audio)
+
+
+def silence_term(network: GenSync, trainee: Trainee, generator: torch.Generator) -> Tensor:
+    """Silence, wherever it is heard in, closes the mouth: the lips' error against those of the frames of least opening.
+
+    Pauses in speech are too few to teach it, and speech encoders hear silence differently from moment to moment.
+    """
+    data, state = trainee.data, trainee.state
+    device = state.identity.device
+    heard = torch.randint(len(data.silence), (_SILENT_FRAMES,), generator=generator).to(device)
+    seen = torch.randint(data.num_train, (_SILENT_FRAMES,), generator=generator)
+    moved = network.deform_points(
+        state.aligner.to_box(trainee.landmarks[trainee.lips])[None],
+        network.encode_audio(data.silence.to(device), heard),
+        state.identity.expand(_SILENT_FRAMES, -1),
+        data.upper_face[seen].to(device),
+        pose_code(data.head_to_camera[seen].to(device), state.mean_pose),
+    ).means
+    moved = state.aligner.motion_from_box(moved) * trainee.unit
+    return _motion_error(moved, trainee.closed.expand_as(moved)).mean()

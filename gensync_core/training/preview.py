@@ -32,11 +32,11 @@ def _pair(network: GenSync, trainee: Trainee, backend: Backend) -> UInt8[np.ndar
     data, state, device = trainee.data, trainee.state, backend.device
     apertures = data.aperture[: data.num_train]
     frame = int(np.argsort(apertures)[int(0.9 * (len(apertures) - 1))])
-    pose = data.head_to_camera[frame].to(device)
+    pose, body_pose = (part[frame].to(device) for part in (data.head_to_camera, data.body_to_camera))
     audio = network.encode_audio(data.features.to(device), torch.tensor([frame], device=device))
     cloud, _ = network.deform_head(state, audio, data.upper_face[frame : frame + 1].to(device), pose[None])
     head = render_layer(cloud, pose, data.camera, backend)
-    torso = render_layer(network.deform_torso(state, pose[None]), torch.eye(4, device=device), data.camera, backend)
+    torso = render_layer(network.deform_torso(state, pose[None], body_pose[None]), body_pose, data.camera, backend)
     return np.concatenate([picture(head, torso, state.plate, backend.threads), data.frames[frame]], axis=0)
 
 

@@ -170,9 +170,10 @@ def test_every_stage_says_how_it_is_to_be_executed(stage: str) -> None:
 
 
 def test_the_sections_of_the_data_files_are_what_foreach_reads() -> None:
-    assert DVC["vars"] == ["speakers.yaml", "synth.yaml"]
+    assert DVC["vars"] == ["speakers.yaml", "synth.yaml", "finetune.yaml"]
     sources = {name: stage.get("foreach") for name, stage in DVC["stages"].items()}
     assert sources.pop("joint") is None
     assert sources.pop("adapt") == "${adapted}"
     assert sources.pop("synth") == "${jobs}"
+    assert sources.pop("finetune") == "${finetuned}"
     assert set(sources.values()) == {"${speakers}"}

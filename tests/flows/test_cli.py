@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows import cli, machine
+from flows import cli, cli_show, machine
 from flows.cli_show import speaker_row
 from flows.display import BarDisplay, LineDisplay, duration
 from gensync_core.artefacts import write_json, write_tensors
@@ -18,7 +18,7 @@ from gensync_core.progress import Tick
 
 Footage = Callable[..., Path]
 Enlist = Callable[..., None]
-COMMANDS = ("demo", "sample", "check", "onboard", "train", "synth", "evaluate", "export", "speakers", "doctor")
+COMMANDS = ("demo", "sample", "check", "onboard", "train", "synth", "evaluate", "finetune", "export", "speakers", "doctor")
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def test_help_names_every_command(gensync: Callable[..., int], capsys: pytest.Ca
         ["synth", "--speaker", "nobody", "--audio", "x.wav", "--out", "y.mp4"],
         ["train"],
         ["evaluate"],
+        ["finetune"],
         ["export", "--speaker", "nobody", "--out", "x.ply"],
         ["--project", "/", "speakers"],
     ],
@@ -120,6 +121,18 @@ def test_speakers_shows_each_state(
     assert "28.4 dB" in capsys.readouterr().out
     toy.speaker(anna).coarse.write_bytes(b"broken")
     assert speaker_row(toy, anna).state.startswith("broken: ")
+
+
+def test_fine_tuning_shows_scores_before_and_after(toy: Project, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = {"psnr_head_over_truth": 28.41, "lmd_px512": None}, {"psnr_head_over_truth": 29.5, "lmd_px512": 3.0}
+    write_json(toy.finetuned_scores, {"speakers": {"anna": {"group": "cohort", "before": before, "after": after}}})
+    cli_show.finetuned(toy, as_json=False)
+    shown = capsys.readouterr().out
+    assert "28.41 -> 29.50" in shown
+    assert "3.00" not in shown
+    assert "models/main is in use, as before" in shown
+    cli_show.finetuned(toy, as_json=True)
+    assert json.loads(capsys.readouterr().out)["speakers"]["anna"]["after"] == after
 
 
 def test_a_broken_registry_has_exit_code_4(toy: Project, gensync: Callable[..., int]) -> None:

@@ -126,3 +126,41 @@ def test_speech_that_cannot_be_used_leaves_no_job(toy: Project, enlist: Enlist, 
     assert read_jobs(toy) == {}
     assert not (tmp_path / "out.mp4").exists()
     assert list((toy.root / "data" / "speech").iterdir()) == []
+
+
+def test_fine_tuning_runs_once_it_is_asked_for_and_only_then(
+    toy: Project, footage: Footage, enlist: Enlist, executed: Executed
+) -> None:
+    from flows.finetune import finetune
+    from flows.onboard_speaker import onboard_speaker
+
+    onboard_speaker(toy.root, footage("alice"), "alice", train=True)
+    with pytest.raises(UsageError, match="nobody is adapted"):
+        finetune(toy.root)
+    onboard_speaker(toy.root, footage("carl"), "carl")
+    with pytest.raises(UsageError, match="not trained yet: alice, carl"):
+        finetune(toy.root)
+    for speaker in toy.registry().speakers.values():
+        toy.speaker(speaker).model.parent.mkdir(exist_ok=True)
+        toy.speaker(speaker).model.write_text("state")
+    assert run_command(["dvc", "repro"], cwd=toy.root).exit_code == 0
+    assert not any(stage.startswith("finetune") for stage in executed(toy))
+
+    (toy.root / "params.yaml").write_text("gain: 1\nweight: 2\n")  # joint is out of date, and is left alone
+    assert [result.address for result in finetune(toy.root)] == ["finetune@main"]
+    assert executed(toy)[-1] == "finetune@main"
+    assert toy.finetuned_shared.read_text() == toy.shared.read_text()
+    assert finetune(toy.root) == []
+
+
+def test_a_fine_tuning_that_fails_is_not_kept_in_the_graph(toy: Project, footage: Footage, enlist: Enlist) -> None:
+    from flows.finetune import finetune
+
+    enlist("carl", group="adapted")
+    for path in (toy.shared, toy.speaker(toy.registry().get("carl")).model):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("reject finetune")
+    with pytest.raises(CommandFailed) as caught:
+        finetune(toy.root)
+    assert caught.value.exit_code == 3
+    assert yaml.safe_load(toy.finetune_file.read_text()) == {"finetuned": []}

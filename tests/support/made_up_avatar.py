@@ -18,6 +18,7 @@ import yaml
 from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.gaussians.rasterize import Backend
 from gensync_core.geometry.camera import Intrinsics
+from gensync_core.geometry.motion import Motion
 from gensync_core.model.gensync import GenSync
 from gensync_core.model.speaker_state import Aligner, SpeakerState
 from gensync_core.params import Params, load_params
@@ -64,6 +65,8 @@ def speaker(num_head: int = 400, seed: int = 0) -> SpeakerState:
     pose[2, 3] = 5.0
     poses = pose.repeat(POSES, 1, 1)
     poses[:, :3, 3] += 0.1 * torch.sin(torch.arange(POSES)[:, None] / 6 + torch.arange(3))
+    bodies = torch.eye(4).repeat(POSES, 1, 1)
+    bodies[:, :2, 2] += 0.02 * torch.sin(torch.arange(POSES)[:, None] / 9 + torch.arange(2))
     head, torso = (
         GaussianCloud.from_points(
             0.4 * normal(count, 3) + torch.tensor(centre), torch.rand(count, 3, generator=generator), 0.12
@@ -74,9 +77,9 @@ def speaker(num_head: int = 400, seed: int = 0) -> SpeakerState:
         head=head, torso=torso, identity=normal(6),
         aligner=Aligner(torch.tensor([0.6, 0.5, 0.7]), torch.tensor([0.1, 0.0, -0.1])),
         torso_centre=torch.tensor([0.0, 1.2, 5.0]), torso_half_size=1.5,
-        torso_motion=0.01 * torch.arange(39.0).reshape(13, 3).cos(), plate=torch.full((SIZE_PX, SIZE_PX, 3), 0.4),
+        plate=torch.full((SIZE_PX, SIZE_PX, 3), 0.4),
         camera=Intrinsics(fx=50.0, fy=50.0, cx=16.0, cy=16.0, width=SIZE_PX, height=SIZE_PX), mean_pose=pose,
-        poses=poses, upper_face=torch.sin(torch.arange(POSES)[:, None] / 5 + torch.arange(6)), meta={"speaker": "anna"},
+        take=Motion(poses, bodies, torch.sin(torch.arange(POSES)[:, None] / 5 + torch.arange(6))), meta={"speaker": "anna"},
     )  # fmt: skip
 
 

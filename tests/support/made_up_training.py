@@ -41,9 +41,12 @@ MODEL = ModelParams(
     rank=4,
     deform=["mean", "opacity"],
     mean_scale=0.05,
+    triplane="hash",
     triplane_levels=2,
     triplane_finest=32,
     triplane_log2_table=8,
+    attention=True,
+    torso_field=True,
     hidden_size=16,
     mouth_radius=0.35,
 )
@@ -69,7 +72,9 @@ LOSSES = LossParams(
     temporal=0.02,
     stray_attention=1e-3,
     confusion=1e-3,
+    silence=1.0,
     swap=0.2,
+    perceptual=0.0,
 )
 
 
@@ -91,12 +96,15 @@ def trainee_of(seed: int) -> Trainee:
         masks=FrameStore(rng.integers(0, len(Region), (FRAMES, SIZE_PX, SIZE_PX), dtype=np.uint8)),
         camera=camera,
         head_to_camera=poses,
+        body_to_camera=torch.eye(4) + 0.01 * normal(FRAMES, 4, 4) * torch.tensor([1.0, 1, 0, 0])[:, None],
+        reference_frame=0,
         upper_face=normal(FRAMES, 6),
         landmarks_px=torch.cat([seen[:, :2] / seen[:, 2:], seen[:, 2:]], dim=1).repeat(FRAMES, 1, 1),
         canonical_landmarks=landmarks,
         canonical_motion=0.05 * normal(FRAMES, len(landmarks), 3),
         aperture=rng.random(FRAMES).astype(np.float32),
         features=normal(FRAMES, 10),
+        silence=0.1 * normal(FRAMES, 10),
         plate=torch.full((SIZE_PX, SIZE_PX, 3), 0.4),
         num_train=FRAMES - 2,
     )
@@ -110,12 +118,10 @@ def trainee_of(seed: int) -> Trainee:
         aligner=Aligner(torch.tensor([0.6, 0.5, 0.7]), torch.tensor([0.1, 0.0, -0.1])),
         torso_centre=torch.tensor([0.0, 1.0, 5.0]),
         torso_half_size=2.0,
-        torso_motion=torch.zeros(13, 3),
         plate=data.plate,
         camera=camera,
         mean_pose=pose,
-        poses=data.head_to_camera,
-        upper_face=data.upper_face,
+        take=data.motion,
         meta={},
     )
     return Trainee.of(data, state)

@@ -94,9 +94,14 @@ def test_a_removed_speaker_leaves_no_folder_that_the_cohort_would_see(toy: Proje
     add_speaker(toy, footage(), "anna", "cohort")
     (toy.cohort_folder / "anna").mkdir(parents=True)
     (toy.cohort_folder / "anna" / "clip").write_text("x")
+    tuned = toy.finetuned(toy.registry().get("anna"))
+    tuned.model.parent.mkdir(parents=True)
+    for path in (tuned.model, tuned.training_log):
+        path.write_text("x")
     remove_speaker(toy, "anna")
     assert toy.registry().ids() == []
     assert files_in(toy.root / "data") == []
+    assert files_in(toy.finetuned_folder) == []
     assert not toy.cohort_folder.exists()
     with pytest.raises(UsageError):
         remove_speaker(toy, "anna")

@@ -38,7 +38,8 @@ def test_features_have_one_row_a_frame_and_say_what_made_them(project: Project, 
     first = paths.audio.read_bytes()
     tensors, meta = read_tensors(paths.audio)
     assert tensors["features"].shape == (30, 80)
-    assert tensors["features"].dtype == np.float32
+    assert tensors["silence"].shape == (750, 80)
+    assert tensors["features"].dtype == tensors["silence"].dtype == np.float32
     assert {key: meta[key] for key in ("encoder", "weights_sha256", "layer", "fps")} == {
         "encoder": "log-mel",
         "weights_sha256": "",

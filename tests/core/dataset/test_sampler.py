@@ -1,7 +1,8 @@
 import numpy as np
+import pytest
 
 from gensync_core.dataset.clip_dataset import SplitParams, balanced_weights, mouth_box
-from gensync_core.dataset.sampler import adjacent_pairs, mixed_identities
+from gensync_core.dataset.sampler import adjacent_pairs, mixed_identities, with_replay
 
 
 def test_every_batch_mixes_identities():
@@ -40,3 +41,32 @@ def test_mouth_box_is_square_around_the_corners():
     landmarks = np.zeros((478, 3), dtype=np.float32)
     landmarks[61, :2], landmarks[291, :2] = (40, 60), (60, 60)
     assert mouth_box(landmarks, 100, 100, margin=0.5) == (30, 40, 70, 80)
+
+
+@pytest.mark.parametrize(("batch_size", "share"), [(2, 0.5), (1, 0.5), (3, 0.5), (4, 0.25), (5, 0.3), (2, 0.0)])
+def test_the_share_of_replayed_images_is_what_it_says(batch_size, share):
+    weights = [np.full(10, 0.1)] * 5
+    old = 0
+    for step in range(40):
+        batch = with_replay(3, step, weights, batch_size, num_old=3, replay_share=share)
+        assert len(batch) == batch_size
+        of_old = [choice for choice in batch if choice.speaker < 3]
+        assert len({choice.speaker for choice in of_old}) == len(of_old)
+        old += len(of_old)
+        assert abs(old - share * batch_size * (step + 1)) < 1
+    assert old == round(share * batch_size * 40)
+
+
+def test_replay_draws_from_everybody_and_depends_on_seed_and_step_only():
+    weights = [np.full(10, 0.1), np.full(20, 0.05), np.full(30, 1 / 30)]
+    batches = [with_replay(3, step, weights, 2, num_old=2, replay_share=0.5) for step in range(60)]
+    assert {choice.speaker for batch in batches for choice in batch} == {0, 1, 2}
+    assert all(choice.frame < len(weights[choice.speaker]) for batch in batches for choice in batch)
+    assert batches[7] == with_replay(3, 7, weights, 2, num_old=2, replay_share=0.5)
+    assert batches[7] != batches[8]
+
+
+@pytest.mark.parametrize("num_old", [0, 3])
+def test_without_old_or_without_new_speakers_all_images_are_of_the_others(num_old):
+    batch = with_replay(3, 0, [np.full(10, 0.1)] * 3, 2, num_old=num_old, replay_share=0.5)
+    assert len({choice.speaker for choice in batch}) == 2

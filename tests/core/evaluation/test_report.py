@@ -1,9 +1,11 @@
 import csv
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from gensync_core.errors import ArtefactBroken
 from gensync_core.evaluation.contact_sheet import arrange, tile
@@ -21,6 +23,7 @@ from gensync_core.evaluation.report import (
 )
 from gensync_core.face.expression import mouth_aperture
 from gensync_core.face.regions import Region
+from gensync_core.losses.lpips import Lpips
 
 FILES = ("aperture.csv", "losses.csv", "metrics.json", "report.html")
 
@@ -42,6 +45,7 @@ def example(folder):
         apertures=Apertures(first_frame=100, fps=25, true=true, driven=driven, shuffled=true[::-1].copy()),
         losses=[Loss(20 * i, stage, "total", 1 / (1 + i)) for stage in ("coarse", "joint") for i in range(1, 6)],
         sheet=ContactSheet(image=arrange(tiles), rows=("truth", "result"), captions=("4.00 s\n0.1 / 0.1", "4.04 s")),
+        attention=ContactSheet(image=arrange(tiles[:1]), rows=("",), captions=("voice\n0.75 / 0.10", "pose\n0.00 / 0.20")),
         video=video,
     )
 
@@ -60,7 +64,7 @@ def test_the_page_needs_nothing_else(tmp_path):
     html = (tmp_path / "r" / "report.html").read_text()
     for reference in ("http:", "https:", "//cdn", "@import", "url(", "<link", "<script", "file:"):
         assert reference not in html
-    assert html.count('src="data:') == 2
+    assert html.count('src="data:') == 3
     assert html.count("<svg") == 3
 
 
@@ -70,7 +74,18 @@ def test_the_page_shows_every_figure_with_its_meaning(tmp_path):
     assert all(f'title="{key}"' in html for key in METRICS)
     assert "30.12" in html  # psnr, rounded to even
     assert "−2 " in html or "−2<" in html
-    assert "nan" not in html.lower().replace("nanometre", "")
+    assert "nan" not in re.sub(r'"data:[^"]*"', "", html).lower()
+
+
+def test_the_map_of_attention_is_shown_where_there_is_one(tmp_path):
+    evaluation = example(tmp_path)
+    for name, chosen in (("with", evaluation), ("without", replace(evaluation, attention=None))):
+        write_report(tmp_path / name, chosen)
+    shown, hidden = ((tmp_path / name / "report.html").read_text() for name in ("with", "without"))
+    assert "What each Gaussian listens to" in shown
+    assert "<span>voice<br>0.75 / 0.10<br></span>" in shown
+    assert "What each Gaussian listens to" not in hidden
+    assert hidden.count('src="data:') == 2
 
 
 def test_a_speaker_cannot_inject_markup(tmp_path):
@@ -111,8 +126,8 @@ def test_image_and_sync_figures_have_exactly_the_listed_names():
     landmarks = rng.uniform(10, 50, (8, 478, 3)).astype(np.float32)
     frames = rng.integers(0, 255, (2, 64, 64, 3), dtype=np.uint8)
     labels = np.full((64, 64), Region.BACKGROUND, dtype=np.uint8)
-    labels[10:50, 10:50] = Region.FACE
-    scores = ImageScores()
+    labels[10:50, 10:50], labels[50:, 10:50] = Region.FACE, Region.NECK
+    scores = ImageScores(_AbsoluteDifference())
     for landmarks_px in (landmarks[0], np.full_like(landmarks[0], np.nan)):
         scores.add(frames[0], frames[0] / 255, np.ones((64, 64)), frames[1], labels, landmarks_px)
     means = scores.means()
@@ -124,6 +139,26 @@ def test_image_and_sync_figures_have_exactly_the_listed_names():
     assert figures["aperture_r_gap"] is None
     assert figures["offset_frames"] == 0
     assert figures["jitter_ratio"] == pytest.approx(1)
+    assert figures["lpips_full"] == pytest.approx(np.abs(frames[0] / 255 - frames[1] / 255).mean(), rel=1e-5)
+
+
+class _AbsoluteDifference(Lpips):
+    """In the place of LPIPS; refuses what is too small for it."""
+
+    def __init__(self):
+        self.device = torch.device("cpu")
+
+    def __call__(self, images, targets):
+        assert min(images.shape[1:3]) >= 64
+        return (images - targets).abs().mean((1, 2, 3))
+
+
+def test_without_the_network_there_are_no_perceptual_figures():
+    scores, frame = ImageScores(), np.zeros((64, 64, 3), dtype=np.uint8)
+    landmarks = np.random.default_rng(0).uniform(10, 50, (478, 3)).astype(np.float32)
+    scores.add(frame, frame / 255, np.ones((64, 64)), frame, np.zeros((64, 64), dtype=np.uint8), landmarks)
+    means = scores.means()
+    assert np.isnan([means["lpips_full"], means["lpips_mouth"], means["neck_seam"]]).all()
 
 
 @pytest.mark.parametrize(
@@ -131,7 +166,9 @@ def test_image_and_sync_figures_have_exactly_the_listed_names():
     [{"max_frames": 2}, {"control_shift_s": 0.0}, {"max_offset_frames": -1}, {"sheet_frames": 0}, {"sheet_frames": 99}],
 )
 def test_parameters_out_of_range_are_refused(change):
-    good = EvaluateParams(max_frames=None, controls=True, control_shift_s=2.0, max_offset_frames=10, sheet_frames=8)
+    good = EvaluateParams(
+        max_frames=None, controls=True, control_shift_s=2.0, max_offset_frames=10, sheet_frames=8, lpips=False
+    )
     with pytest.raises(ValueError, match=next(iter(change))):
         replace(good, **change)
 

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 
 from gensync_core.face.regions import Region
-from gensync_core.face.torso_tracker import BodyView, track_torso
+from gensync_core.face.torso_tracker import BodyView, TorsoTrack, body_poses, reference_frame, track_torso
+from gensync_core.geometry.camera import Intrinsics
 
 SIZE_PX = 160
 ABOUT = (80.0, 130.0)
@@ -47,3 +48,37 @@ def test_a_body_that_cannot_be_followed_is_lost_and_the_next_frame_is_not(withou
     track = track_torso(_view((0, 0), 0), [bad, good], ABOUT)
     assert track.lost.tolist() == [True, False]
     np.testing.assert_allclose(track.shift_px[1], [1.0, 0.0], atol=0.15)
+
+
+CAMERA = Intrinsics(fx=200.0, fy=200.0, cx=80.0, cy=80.0, width=SIZE_PX, height=SIZE_PX)
+
+
+def _project(points):
+    return points[:, :2] / points[:, 2:] * CAMERA.fx + CAMERA.cx
+
+
+def test_a_body_pose_moves_points_of_any_depth_as_the_picture_was_moved():
+    points = np.random.default_rng(0).normal(size=(50, 3)) * [1, 1, 0.5] + [0, 0, 5]
+    shift, roll = np.array([3.0, -2.0]), 0.1
+    pose = body_poses(TorsoTrack(shift[None], np.array([roll]), np.array([False])), CAMERA)[0]
+    turn = np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]])
+    expected = (_project(points) - CAMERA.cx) @ turn.T + CAMERA.cx + shift
+    np.testing.assert_allclose(_project(points @ pose[:3, :3].T + pose[:3, 3]), expected, atol=1e-4)
+
+
+def test_lost_frames_are_filled_from_their_neighbours():
+    shift = np.array([[0.0, 0.0], [99.0, 99.0], [4.0, 2.0]])
+    poses = body_poses(TorsoTrack(shift, np.zeros(3), np.array([False, True, False])), CAMERA)
+    np.testing.assert_allclose(poses[:, :2, 2] * CAMERA.fx, [[0, 0], [2, 1], [4, 2]], atol=1e-5)
+
+
+def test_a_body_that_was_hardly_ever_seen_stands_still(caplog):
+    poses = body_poses(TorsoTrack(np.ones((10, 2)), np.ones(10), np.arange(10) > 1), CAMERA)
+    np.testing.assert_array_equal(poses, np.tile(np.eye(4), (10, 1, 1)))
+    assert "2 of 10 frames" in caplog.text
+
+
+def test_the_reference_frame_is_the_most_common_pose():
+    poses = np.tile(np.eye(4), (5, 1, 1))
+    poses[:, 0, 3] = [0.9, 0.1, -1.0, 0.5, -0.2]
+    assert reference_frame(poses) == 1

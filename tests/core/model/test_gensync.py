@@ -1,3 +1,5 @@
+from dataclasses import asdict, replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,10 @@ import torch
 from gensync_core.errors import ArtefactBroken
 from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.geometry.camera import Intrinsics
+from gensync_core.geometry.motion import Motion
+from gensync_core.model.dense_triplane import DenseTriplane
 from gensync_core.model.gensync import GenSync, ModelParams
+from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.speaker_state import SpeakerState, fit_aligner
 
 PARAMS = ModelParams(
@@ -18,9 +23,12 @@ PARAMS = ModelParams(
     rank=4,
     deform=["mean", "opacity", "scale", "quat"],
     mean_scale=0.05,
+    triplane="hash",
     triplane_levels=3,
     triplane_finest=32,
     triplane_log2_table=8,
+    attention=True,
+    torso_field=True,
     hidden_size=16,
     mouth_radius=0.35,
 )
@@ -49,12 +57,10 @@ def state():
         aligner=fit_aligner(landmarks, landmarks),
         torso_centre=torch.zeros(3),
         torso_half_size=1.0,
-        torso_motion=torch.zeros(13, 3),
         plate=torch.zeros(8, 8, 3),
         camera=Intrinsics(fx=10.0, fy=10.0, cx=4.0, cy=4.0, width=8, height=8),
         mean_pose=pose,
-        poses=pose.repeat(3, 1, 1),
-        upper_face=torch.zeros(3, 6),
+        take=Motion(pose.repeat(3, 1, 1), torch.eye(4).repeat(3, 1, 1), torch.zeros(3, 6)),
         meta={"speaker": "a"},
     )
 
@@ -65,22 +71,34 @@ def network():
     return GenSync(PARAMS, feature_size=12)
 
 
+SWITCHES = [{}, {"triplane": "dense"}, {"attention": False}, {"torso_field": False}, {"fusion": "add"}, {"smoothing": False}]
+
+
+def _switched(**switches):
+    torch.manual_seed(0)
+    return GenSync(replace(PARAMS, **switches), feature_size=12)
+
+
 def _audio(network):
     return network.encode_audio(torch.randn(30, 12), torch.tensor([5]))
 
 
-def test_untrained_fields_are_the_identity(network, state):
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_untrained_fields_are_the_identity(state, switches):
+    network = _switched(**switches)
     pose = state.mean_pose[None].clone()
     pose[:, 0, 3] += 0.3
     head, moved = network.deform_head(state, _audio(network), torch.randn(1, 6), pose)
-    torso = network.deform_torso(state, pose)
+    torso = network.deform_torso(state, pose, torch.eye(4)[None])
     for before, after in ((state.head, head), (state.torso, torso)):
         for (name, old), (_, new) in zip(before.named(), after.named(), strict=True):
             assert torch.equal(old, new), name
     assert moved.means.abs().max() == 0
 
 
-def test_every_parameter_receives_gradient(network, state):
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_every_parameter_receives_gradient(state, switches):
+    network = _switched(**switches)
     with torch.no_grad():
         for field in (network.head_field.last, network.torso_field.layers[-1]):
             field.weight.normal_()
@@ -92,12 +110,16 @@ def test_every_parameter_receives_gradient(network, state):
     pose[:, 0, 3] += 0.3
     state.identity.requires_grad_()
     head, _ = network.deform_head(state, _audio(network), torch.randn(1, 6), pose)
-    torso = network.deform_torso(state, pose)
+    torso = network.deform_torso(state, pose, torch.eye(4)[None])
     sum((tensor**2).sum() for cloud in (head, torso) for _, tensor in cloud.named()).backward()
-    without = [
+    without = {
         name for name, parameter in network.named_parameters() if parameter.grad is None or parameter.grad.abs().max() == 0
-    ]
-    assert without == []
+    }
+    # A bias that all logits of a softmax share moves nothing.
+    idle = {"audio_encoder.pooling.4.bias", "head_field.attention.key.bias"}
+    if not network.params.torso_field:
+        idle |= {name for name in without if name.startswith("torso_field")}
+    assert without <= idle
     assert state.identity.grad.abs().max() > 0
 
 
@@ -112,7 +134,46 @@ def test_identities_in_a_batch_do_not_mix(network):
     torch.testing.assert_close(straight[order], permuted)
 
 
-def test_network_and_speaker_round_trip(network, state, tmp_path):
+def test_without_its_field_the_torso_bends_nowhere(state):
+    pose = state.mean_pose[None].clone()
+    pose[:, 0, 3] += 0.3
+    for torso_field in (True, False):
+        network = _with_bending_torso(torso_field=torso_field)
+        torso = network.deform_torso(state, pose, torch.eye(4)[None])
+        assert torch.equal(torso.means, state.torso.means) is not torso_field
+        assert torch.equal(torso.quats, state.torso.quats) is not torso_field
+
+
+def test_a_torso_bends_as_the_head_is_held_over_the_body(state):
+    network, shifted = _with_bending_torso(), torch.eye(4)[None].clone()
+    shifted[:, 0, 2] = 0.1
+    rest = network.deform_torso(state, state.mean_pose[None], torch.eye(4)[None])
+    both = network.deform_torso(state, shifted @ state.mean_pose, shifted)
+    head_alone = network.deform_torso(state, shifted @ state.mean_pose, torch.eye(4)[None])
+    torch.testing.assert_close(both.means, rest.means)
+    assert (head_alone.means - rest.means).abs().max() > 1e-3
+
+
+def _with_bending_torso(**switches) -> GenSync:
+    network = _switched(**switches)
+    with torch.no_grad():
+        network.torso_field.layers[-1].weight.normal_()  # pyright: ignore[reportCallIssue]
+        network.torso_field.triplane.table.normal_()
+    return network
+
+
+def test_dense_planes_are_as_large_as_the_hash_table_and_replace_it():
+    params = replace(PARAMS, triplane_levels=8, triplane_finest=128, triplane_log2_table=14)
+    hashed, dense = (GenSync(replace(params, triplane=triplane), 12).head_field.triplane for triplane in ("hash", "dense"))
+    assert isinstance(hashed, HashTriplane)
+    assert isinstance(dense, DenseTriplane)
+    assert 0.97 < dense.table.numel() / hashed.table.numel() <= 1
+    assert dense.out_size == hashed.out_size
+
+
+@pytest.mark.parametrize("switches", SWITCHES, ids=str)
+def test_network_and_speaker_round_trip(state, tmp_path, switches):
+    network = _switched(**switches)
     network.save(tmp_path / "shared.safetensors", {"cohort": ["a"]})
     state.save(tmp_path / "a.safetensors")
     loaded, meta = GenSync.load(tmp_path / "shared.safetensors")
@@ -147,10 +208,16 @@ def test_aligner_puts_scaled_faces_on_top_of_each_other():
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("fusion", "times"), ("deform", []), ("deform", ["colour"]), ("mean_scale", 0.0), ("rank", 0), ("hidden_size", 24)],
+    [
+        ("fusion", "times"),
+        ("triplane", "sparse"),
+        ("deform", []),
+        ("deform", ["colour"]),
+        ("mean_scale", 0.0),
+        ("rank", 0),
+        ("hidden_size", 24),
+    ],
 )
 def test_bad_architectures_are_refused(key, value):
-    from dataclasses import asdict
-
     with pytest.raises(ValueError, match=key):
         ModelParams(**{**asdict(PARAMS), key: value})

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gensync_core.gaussians.backends.cpu_runtime import set_default_threads
+from gensync_core.model.dense_triplane import DenseTriplane
 from gensync_core.model.field_folding import FieldLayers, fold
 from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.head_field import DEFORMABLE, HeadField
@@ -18,9 +19,13 @@ from gensync_core.model.kernel_layout import CHUNK
 IDENTITY_SIZE, TOKEN_SIZE, HIDDEN_SIZE, MOUTH_RADIUS = 6, 8, 32, 0.8
 
 
-def head_field(deform: tuple[str, ...] = DEFORMABLE, seed: int = 0) -> HeadField:
+def head_field(
+    deform: tuple[str, ...] = DEFORMABLE, seed: int = 0, *, attention: bool = True, dense: bool = False
+) -> HeadField:
     """A field in float64 whose parameters are all of a size that shows."""
-    field = HeadField(HashTriplane(3, 4, 16, 8, 2), IDENTITY_SIZE, TOKEN_SIZE, HIDDEN_SIZE, deform, 0.05, MOUTH_RADIUS).double()
+    triplane = DenseTriplane(2, 4, 1500) if dense else HashTriplane(3, 4, 16, 8, 2)
+    sizes = IDENTITY_SIZE, TOKEN_SIZE, HIDDEN_SIZE
+    field = HeadField(triplane, *sizes, deform, 0.05, MOUTH_RADIUS, attention=attention).double()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in field.parameters():
@@ -68,14 +73,17 @@ def results(run, field: HeadField, inputs: list[Tensor]) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(2)
     upstream = [torch.randn(o.shape, generator=generator, dtype=torch.float64).to(o.dtype) for o in outputs]
     wanted = {f"input {number}": leaf for number, leaf in enumerate(leaves)} | dict(field.named_parameters())
-    gradients = torch.autograd.grad(outputs, list(wanted.values()), upstream)
+    # Without attention its map is a constant.
+    learned, coming = zip(*((o, u) for o, u in zip(outputs, upstream, strict=True) if o.requires_grad), strict=True)
+    gradients = torch.autograd.grad(learned, list(wanted.values()), coming)
     return dict(zip(["values", "attention", *wanted], [*outputs, *gradients], strict=True))
 
 
 @pytest.mark.parametrize("deform", [DEFORMABLE, ("mean",), ("quat", "mean")])
 @pytest.mark.parametrize("shared", [False, True])
-def test_folded_form_equals_the_plain_one_in_float64(deform, shared):
-    field, (points, *codes) = head_field(deform), conditions(3, 10)
+@pytest.mark.parametrize(("attention", "dense"), [(True, False), (False, False), (True, True)])
+def test_folded_form_equals_the_plain_one_in_float64(deform, shared, attention, dense):
+    field, (points, *codes) = head_field(deform, attention=attention, dense=dense), conditions(3, 10)
     inputs = [points[:1] if shared else points, *codes]
     expected = results(plain, field, inputs)
     for name, value in results(folded, field, inputs).items():
@@ -83,8 +91,9 @@ def test_folded_form_equals_the_plain_one_in_float64(deform, shared):
 
 
 @pytest.mark.parametrize(("batch", "count", "shared"), [(1, 2 * CHUNK + 7, False), (3, 70, False), (3, 70, True), (2, 1, True)])
-def test_kernels_equal_the_plain_form_in_float64(batch, count, shared):
-    exact, (points, *codes) = head_field(), conditions(batch, count)
+@pytest.mark.parametrize(("attention", "dense"), [(True, False), (False, False), (True, True)])
+def test_kernels_equal_the_plain_form_in_float64(batch, count, shared, attention, dense):
+    exact, (points, *codes) = head_field(attention=attention, dense=dense), conditions(batch, count)
     inputs = [points[:1] if shared else points, *codes]
     expected = results(plain, exact, inputs)
     fast = results(folded, copy.deepcopy(exact).float(), [tensor.float() for tensor in inputs])
@@ -93,7 +102,7 @@ def test_kernels_equal_the_plain_form_in_float64(batch, count, shared):
         # The tri-plane's slope jumps at the cells' borders, where float32 may take the other side.
         tolerance = 1e-2 if name == "input 0" else 1e-5
         # The gradient of the keys' bias is 0: it moves all logits of a head alike.
-        assert error <= tolerance * torch.linalg.vector_norm(expected[name]) + (1e-5 if name == "attention.key.bias" else 0), (
+        assert error <= tolerance * torch.linalg.vector_norm(expected[name]) + (1e-4 if name == "attention.key.bias" else 0), (
             name
         )
 
@@ -110,6 +119,18 @@ def test_the_mouth_hears_no_pose_and_no_brows():
     field.mouth_radius = 0.0
     mouth, _ = field(points, *same, upper_face, pose).means.unbind(dim=1)
     assert (mouth[0] - mouth[1]).abs().max() > 1e-3
+
+
+def test_without_attention_all_that_is_heard_is_heard_alike():
+    field, (points, *codes) = head_field(attention=False), conditions(2, 9)
+    points[:, 0] = field.mouth
+    points[:, 1] = field.mouth + torch.tensor([0.0, -1.5, 0.3])
+    heard = field(points, *codes).audio_attention
+    torch.testing.assert_close(heard[:, :2], torch.tensor([[1 / 3, 1 / 5]] * 2).double(), rtol=0, atol=1e-5)
+    assert head_field()(points, *codes).audio_attention[:, 1:].std() > 1e-2
+    field.mouth_radius = 0.0
+    torch.testing.assert_close(field(points, *codes).audio_attention, torch.full((2, 9), 0.2, dtype=torch.float64))
+    assert {name for name, _ in field.attention.named_parameters()} == {"value.weight", "value.bias"}
 
 
 def test_same_bits_for_any_number_of_threads():

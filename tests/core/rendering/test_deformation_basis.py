@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from gensync_core.gaussians.cloud import GaussianCloud
+from gensync_core.geometry.motion import Motion
 from gensync_core.rendering import deformation_basis
 from gensync_core.rendering.deformation import Conditions
 from gensync_core.rendering.deformation_basis import fit_basis
@@ -30,7 +31,8 @@ class LinearLayer:
 
 def conditions(count: int, seed: int) -> Conditions:
     audio = torch.randn(count, 8, generator=torch.Generator().manual_seed(seed))
-    return Conditions(audio, torch.zeros(count, 6), torch.eye(4).repeat(count, 1, 1))
+    still = torch.eye(4).repeat(count, 1, 1)
+    return Conditions(audio, Motion(still, still, torch.zeros(count, 6)))
 
 
 def fitted(layer: LinearLayer, rank: int) -> deformation_basis.DeformationBasis:

@@ -54,8 +54,8 @@ def test_picture_is_head_over_torso_over_plate_in_bytes(threads):
 def test_a_stream_renders_what_the_whole_clip_renders(features):
     avatar, count = made_up_avatar.avatar(), 60
     take = ping_pong(avatar.num_frames, count)
-    poses, upper_face = avatar.state.poses.numpy()[take], avatar.state.upper_face.numpy()[take]
-    whole = [frame.image for frame in avatar.render(features[:count], poses, upper_face, np.arange(count))]
+    motion = avatar.state.take.take(torch.from_numpy(take))
+    whole = [frame.image for frame in avatar.render(features[:count], motion, np.arange(count))]
     pieces = [frame.image for frame in avatar.stream(np.split(features[:count], [3, 20, 21]))]
     assert len(pieces) == count
     assert min(psnr(one, other) for one, other in zip(whole, pieces, strict=True)) > 60
@@ -111,13 +111,16 @@ def test_few_frames_do_not_pay_for_bases(features):
     assert "100 frames" in found.reason
 
 
-def test_a_field_that_moves_some_attributes_only_can_be_quickened(features):
+@pytest.mark.parametrize(
+    "switches", [{"deform": ["opacity", "mean"]}, {"triplane": "dense"}, {"attention": False}, {"torso_field": False}], ids=str
+)
+def test_a_field_without_one_of_its_components_can_be_quickened(features, switches):
     from dataclasses import replace
 
     from gensync_core.model.gensync import GenSync
 
     torch.manual_seed(0)
-    network = GenSync(replace(made_up_avatar.params().model, deform=["opacity", "mean"]), made_up_avatar.FEATURES)
+    network = GenSync(replace(made_up_avatar.params().model, **switches), made_up_avatar.FEATURES)
     with torch.no_grad():
         network.head_field.last.weight.normal_(std=0.2)
     avatar = Avatar(network, made_up_avatar.speaker(), Backend("cpu", "cpu", 1))

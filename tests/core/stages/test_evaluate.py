@@ -10,15 +10,18 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from PIL import Image
 
 from gensync_core.artefacts import write_json, write_tensors
 from gensync_core.audio.features import SpeechFeatures
-from gensync_core.errors import ArtefactBroken
+from gensync_core.errors import ArtefactBroken, AssetMissing
 from gensync_core.evaluation import trial
 from gensync_core.evaluation.figures import METRICS
 from gensync_core.face.landmarks import Face
 from gensync_core.face.regions import LEFT_EYE_OUTER, LOWER_INNER_LIP, RIGHT_EYE_OUTER, UPPER_INNER_LIP, Region
+from gensync_core.gaussians.rasterize import Backend
+from gensync_core.losses.lpips import Lpips
 from gensync_core.media.video import LabelWriter, VideoWriter
 from gensync_core.params import load_params
 from gensync_core.paths import Project
@@ -67,8 +70,8 @@ class FakeAvatar(Avatar):
         gaussians = SimpleNamespace(means=np.zeros((5, 3)))
         self.state = SimpleNamespace(head=gaussians, torso=gaussians, meta={"images_seen": 7})
 
-    def render(self, features, poses, upper_face, frames):
-        assert len(poses) == len(upper_face) == len(frames)
+    def render(self, features, motion, frames):
+        assert {len(part) for part in motion} == {len(frames)}
         alpha = np.zeros((SIZE, SIZE), dtype=np.float32)
         alpha[HEAD, HEAD] = 1
         for index in frames:
@@ -102,10 +105,12 @@ def project(tmp_path, openings, monkeypatch):
     write_json(paths.camera, {"fx": 90.0, "fy": 90.0, "cx": 32.0, "cy": 32.0, "width": SIZE, "height": SIZE})
     zeros = np.zeros((NUM_FRAMES, 478, 3), dtype=np.float32)
     poses = np.tile(np.eye(4, dtype=np.float32), (NUM_FRAMES, 1, 1))
-    arrays = {"landmarks_px": zeros + FACE, "head_to_camera": poses, "upper_face": zeros[:, :6, 0]}
-    write_tensors(paths.track_arrays, arrays | {"canonical_landmarks": zeros[0], "canonical_motion": zeros})
+    arrays = {"landmarks_px": zeros + FACE, "head_to_camera": poses, "body_to_camera": poses, "upper_face": zeros[:, :6, 0]}
+    write_tensors(
+        paths.track_arrays, arrays | {"canonical_landmarks": zeros[0], "canonical_motion": zeros}, {"reference_frame": 0}
+    )
     pd.DataFrame({"frame": np.arange(NUM_FRAMES), "aperture": openings}).to_parquet(paths.track_table)
-    write_tensors(paths.audio, {"features": np.stack([openings] * 4, axis=1)})
+    write_tensors(paths.audio, {"features": np.stack([openings] * 4, axis=1), "silence": np.zeros((5, 4), np.float32)})
     for path in (paths.model, project.shared):
         path.write_bytes(b"weights")
     for path in (paths.coarse_log, paths.training_log):
@@ -114,6 +119,7 @@ def project(tmp_path, openings, monkeypatch):
     monkeypatch.setattr(
         trial, "encode", lambda samples, _: SpeechFeatures(np.full((len(samples) // 640, 4), 0.1, np.float32), "", "", 0)
     )
+    monkeypatch.setattr(trial, "attention_sheet", lambda *_: None)
     # The lips follow the first feature, as the pictures do.
     monkeypatch.setattr(trial, "lip_openings", lambda _, __, features, frames, *rest: features.numpy()[frames, 0])
     return project
@@ -176,10 +182,37 @@ def test_fewer_frames_and_no_controls_on_request(project, params, monkeypatch):
     assert metrics["aperture_r_gap"] is None
 
 
+def test_perceptual_figures_on_request_and_never_without_their_weights(project, params, monkeypatch):
+    avatar, asked = FakeAvatar(), replace(params, evaluate=replace(params.evaluate, max_frames=4, controls=False, lpips=True))
+    avatar.backend = Backend("cpu", "cpu")
+
+    def missing(_):
+        raise AssetMissing("lpips-alex was not found")
+
+    monkeypatch.setattr(trial, "load_lpips", missing)
+    with pytest.raises(AssetMissing, match="lpips-alex"):
+        run(project, asked, monkeypatch, avatar)
+    assert not (project.root / "reports").exists()
+
+    class Constant(Lpips):
+        def __init__(self):
+            self.device = torch.device("cpu")
+
+        def __call__(self, images, targets):
+            return images.new_full((1,), 0.25)
+
+    monkeypatch.setattr(trial, "load_lpips", lambda _: Constant())
+    _, metrics = run(project, asked, monkeypatch, avatar)
+    assert metrics["lpips_full"] == metrics["lpips_mouth"] == 0.25
+    _, metrics = run(project, replace(asked, evaluate=replace(asked.evaluate, lpips=False)), monkeypatch, avatar)
+    assert metrics["lpips_full"] is None
+    assert metrics["lpips_mouth"] is None
+
+
 def test_a_face_that_is_not_found_is_counted_not_hidden(project, params, monkeypatch):
     class Faceless(FakeAvatar):
-        def render(self, features, poses, upper_face, frames):
-            for frame in super().render(features, poses, upper_face, frames):
+        def render(self, features, motion, frames):
+            for frame in super().render(features, motion, frames):
                 yield frame._replace(image=np.zeros_like(frame.image))
 
     _, metrics = run(project, params, monkeypatch, Faceless())

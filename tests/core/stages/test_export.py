@@ -8,6 +8,7 @@ from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.gaussians.ply import read_ply
 from gensync_core.gaussians.splat_file import FORMATS
 from gensync_core.geometry.camera import Intrinsics
+from gensync_core.geometry.motion import Motion
 from gensync_core.model.speaker_state import Aligner, SpeakerState
 from gensync_core.paths import Project
 from gensync_core.speakers import Registry, Speaker
@@ -30,9 +31,9 @@ def save(path: Path, num_head: int) -> SpeakerState:
     )
     state = SpeakerState(
         head=head.with_sh_degree(1), torso=torso, identity=torch.zeros(4), aligner=Aligner(torch.ones(3), torch.zeros(3)),
-        torso_centre=torch.zeros(3), torso_half_size=1.0, torso_motion=torch.zeros(13, 3), plate=torch.zeros(8, 8, 3),
+        torso_centre=torch.zeros(3), torso_half_size=1.0, plate=torch.zeros(8, 8, 3),
         camera=Intrinsics(fx=8.0, fy=8.0, cx=4.0, cy=4.0, width=8, height=8), mean_pose=torch.eye(4),
-        poses=torch.eye(4)[None], upper_face=torch.zeros(1, 6), meta={},
+        take=Motion(torch.eye(4)[None], torch.eye(4)[None], torch.zeros(1, 6)), meta={},
     )  # fmt: skip
     state.save(path)
     return state

@@ -10,6 +10,7 @@ from PIL import Image
 from skimage.data import astronaut
 
 from gensync_core.artefacts import read_json, read_tensors, sha256_of
+from gensync_core.dataset.clip_dataset import SplitParams
 from gensync_core.errors import FootageRejected
 from gensync_core.face.parsing import ParseParams
 from gensync_core.face.regions import Region
@@ -28,6 +29,7 @@ def default_params() -> Params:
     params = object.__new__(Params)
     object.__setattr__(params, "parse", ParseParams())
     object.__setattr__(params, "track", TrackParams())
+    object.__setattr__(params, "split", SplitParams(test_share=1 / 11))
     return params
 
 
@@ -88,12 +90,14 @@ def test_track_writes_arrays_of_the_agreed_shapes(done):
     assert shapes == {
         "landmarks_px": (T, 478, 3),
         "head_to_camera": (T, 4, 4),
+        "body_to_camera": (T, 4, 4),
         "upper_face": (T, 6),
         "canonical_landmarks": (478, 3),
         "canonical_motion": (T, 478, 3),
     }
     assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values())
     assert meta["fps"] == 25
+    assert 0 <= meta["reference_frame"] < 0.91 * T  # never one of the held-out frames
     camera = read_json(paths.camera)
     assert camera["width"] == camera["height"] == SIZE
     assert camera["reprojection_px"] < 1
