@@ -1,4 +1,4 @@
-"""How the upper body moves in the picture: one shift and roll a frame, by aligning its pixels with a reference frame's.
+"""How the upper body moves in the picture: one affine map a frame, by aligning its pixels with a reference frame's.
 
 Shapes: F frames.
 """
@@ -19,7 +19,7 @@ _LOGGER = logging.getLogger(__name__)
 _TRACKED_HEIGHT_PX = 256
 """Larger frames are reduced to this: shoulders have little detail."""
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-3)
-_MODEL = cv2.MOTION_EUCLIDEAN
+_MODEL = cv2.MOTION_AFFINE
 _MIN_CORRELATION = 0.8
 _BLUR_PX = 5
 _MIN_SEEN_SHARE = 0.3
@@ -36,30 +36,27 @@ class TorsoTrack(NamedTuple):
     """Motion of the body from the reference frame to each frame; not meaningful where it was `lost`.
 
     Attributes:
-        shift_px: of the point `about`, x and y.
-        roll: radian, from x towards y.
+        warp: takes pixels of the reference frame to where they are in the frame. Affine, not rigid: who leans or turns
+            looks larger, or narrower.
     """
 
-    shift_px: Float[np.ndarray, "F 2"]
-    roll: Float[np.ndarray, "F"]
+    warp: Float[np.ndarray, "F 2 3"]
     lost: Bool[np.ndarray, "F"]
 
 
-def track_torso(reference: BodyView, views: Iterable[BodyView], about: tuple[float, float]) -> TorsoTrack:
+def track_torso(reference: BodyView, views: Iterable[BodyView]) -> TorsoTrack:
     """Align each view's body with the reference frame.
 
     Args:
         reference: the frame that motions start from.
         views: other frames of the same size.
-        about: point of the reference frame, px, whose shift is reported.
 
     Source: enhanced correlation coefficient (Evangelidis and Psarakis, 2008), as in OpenCV.
     """
     scale = min(1.0, _TRACKED_HEIGHT_PX / reference.image.shape[0])
     template, _ = _prepared(reference, scale)
-    point = np.array([*about, 1.0]) * [scale, scale, 1.0]
     still = np.eye(2, 3, dtype=np.float32)
-    warp, shifts, rolls, lost = still, [], [], []
+    warp, warps, lost = still, [], []
     for view in views:
         gray, mask = _prepared(view, scale)
         try:  # from where the last frame's body was
@@ -68,9 +65,8 @@ def track_torso(reference: BodyView, views: Iterable[BodyView], about: tuple[flo
             correlation, found = 0.0, still
         lost.append(correlation < _MIN_CORRELATION)
         warp = still if lost[-1] else np.asarray(found, np.float32)
-        shifts.append((warp @ point - point[:2]) / scale)
-        rolls.append(np.arctan2(warp[1, 0], warp[0, 0]))
-    return TorsoTrack(np.array(shifts).reshape(-1, 2), np.array(rolls), np.array(lost, bool))
+        warps.append(warp / [1, 1, scale])
+    return TorsoTrack(np.array(warps).reshape(-1, 2, 3), np.array(lost, bool))
 
 
 def reference_frame(head_to_camera: Float[np.ndarray, "F 4 4"]) -> int:
@@ -82,13 +78,12 @@ def body_poses(track: TorsoTrack, camera: Intrinsics) -> Float[np.ndarray, "F 4 
     """Matrices that move the body of the reference frame so that it is seen where it was tracked, at every depth.
 
     Args:
-        track: with shifts of the camera's principal point. Lost frames are filled from their neighbours; where most are
-            lost the body stands still.
+        track: lost frames are filled from their neighbours; where most are lost the body stands still.
         camera: of the clip.
 
     Returns:
-        Roll about the view axis, and a shift that grows with the depth (a shear): what moves in the picture says nothing
-        about depth.
+        An affine map across the view axis, and a shift that grows with the depth (a shear): what moves in the picture
+        says nothing about depth.
     """
     poses = np.tile(np.eye(4, dtype=np.float32), (len(track.lost), 1, 1))
     seen = np.nonzero(~track.lost)[0]
@@ -96,10 +91,11 @@ def body_poses(track: TorsoTrack, camera: Intrinsics) -> Float[np.ndarray, "F 4 
         _LOGGER.warning("the body could be followed in %d of %d frames: it will stand still", len(seen), len(track.lost))
         return poses
     every = np.arange(len(track.lost))
-    x, y, roll = (np.interp(every, seen, part[seen]) for part in (*track.shift_px.T, track.roll))
-    poses[:, 0, 0] = poses[:, 1, 1] = np.cos(roll)
-    poses[:, 1, 0], poses[:, 0, 1] = np.sin(roll), -np.sin(roll)
-    poses[:, 0, 2], poses[:, 1, 2] = x / camera.fx, y / camera.fy
+    filled = [np.interp(every, seen, number[seen]) for number in track.warp.reshape(-1, 6).T]
+    pixels = np.tile(np.eye(3), (len(every), 1, 1))
+    pixels[:, :2] = np.stack(filled, axis=1).reshape(-1, 2, 3)
+    matrix = camera.matrix()
+    poses[:, :3, :3] = np.linalg.inv(matrix) @ pixels @ matrix
     return poses
 
 

@@ -55,7 +55,6 @@ def _body_poses(paths: SpeakerPaths, result: Track, reference: int) -> np.ndarra
     def views(start: int = 0) -> Iterator[BodyView]:
         return itertools.islice(map(BodyView, iter_frames(paths.clip), iter_labels(paths.masks)), start, None)
 
-    camera = result.camera
     with progress("track body", len(result.confidence)) as job:
 
         def counted() -> Iterator[BodyView]:
@@ -63,8 +62,8 @@ def _body_poses(paths: SpeakerPaths, result: Track, reference: int) -> np.ndarra
                 yield view
                 job.advance()
 
-        found = track_torso(next(views(reference)), counted(), (camera.cx, camera.cy))
-    return body_poses(found, camera)
+        found = track_torso(next(views(reference)), counted())
+    return body_poses(found, result.camera)
 
 
 def _write(paths: SpeakerPaths, result: Track, body_to_camera: np.ndarray, reference: int, fps: float) -> None:
