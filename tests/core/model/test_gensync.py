@@ -3,6 +3,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 import torch
+from made_up_training import MODEL
 
 from gensync_core.errors import ArtefactBroken
 from gensync_core.gaussians.cloud import GaussianCloud
@@ -13,25 +14,7 @@ from gensync_core.model.gensync import GenSync, ModelParams
 from gensync_core.model.hash_triplane import HashTriplane
 from gensync_core.model.speaker_state import SpeakerState, fit_aligner
 
-PARAMS = ModelParams(
-    identity_size=6,
-    audio_size=8,
-    neighbours=4,
-    window_size=8,
-    smoothing=True,
-    fusion="product",
-    rank=4,
-    deform=["mean", "opacity", "scale", "quat"],
-    mean_scale=0.05,
-    triplane="hash",
-    triplane_levels=3,
-    triplane_finest=32,
-    triplane_log2_table=8,
-    attention=True,
-    torso_field=True,
-    hidden_size=16,
-    mouth_radius=0.35,
-)
+PARAMS = replace(MODEL, deform=["mean", "opacity", "scale", "quat"], triplane_levels=3)
 
 
 def _cloud(count):
