@@ -170,7 +170,7 @@ class GenSync(nn.Module):
         """The speaker's torso at one frame, in the body's frame: to be seen from the camera at `body_to_camera`."""
         if not self.params.torso_field:
             return state.torso
-        code = self.torso_field.anchor_code(torch.linalg.inv(body_to_camera) @ head_to_camera, state.mean_pose)
+        code = self.torso_field.pose_code(head_to_camera, body_to_camera, state.mean_pose)
         box = (state.torso.means - state.torso_centre) / state.torso_half_size
         d_means, d_quats = self.torso_field(box[None], state.identity[None], code)
         return replace(

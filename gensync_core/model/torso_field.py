@@ -11,12 +11,15 @@ from gensync_core.model.hash_triplane import HashTriplane
 
 _ANCHORS = [[0.0, 1.2, 0.5], [-0.8, 1.2, 0.5], [0.8, 1.2, 0.5]]
 """Three points below the head in decimetre of the canonical frame: throat, left and right."""
+_BODY_SCALE = 50.0
+"""Makes a body's motion, some hundredths in its matrix, as large as other inputs."""
 
 
 class TorsoField(nn.Module):
-    """How far the head has turned from its mean pose, told by three anchor points, moves neck and shoulders.
+    """The head's turn over the body, told by three anchor points, and the body's own motion bend neck and shoulders.
 
-    Source: GSTalker torso field (anchor code after RAD-NeRF); a zero-initialised field is the identity.
+    Source: GSTalker torso field (anchor code after RAD-NeRF); the body's motion is our own choice. A zero-initialised field
+    is the identity.
     """
 
     anchors: Tensor
@@ -26,7 +29,7 @@ class TorsoField(nn.Module):
         self.triplane, self.mean_scale = triplane, mean_scale
         self.register_buffer("anchors", torch.tensor(_ANCHORS))
         self.layers = nn.Sequential(
-            nn.Linear(triplane.out_size + 6 + identity_size, hidden_size),
+            nn.Linear(triplane.out_size + 12 + identity_size, hidden_size),
             nn.ReLU(),
             nn.Linear(hidden_size, hidden_size),
             nn.ReLU(),
@@ -44,12 +47,20 @@ class TorsoField(nn.Module):
         seen = (rest[None] - translation[:, None]) @ rotation
         return (seen - self.anchors)[..., :2].reshape(-1, 6)
 
+    def pose_code(
+        self, head_to_camera: Float[Tensor, "B 4 4"], body_to_camera: Float[Tensor, "B 4 4"], mean_pose: Float[Tensor, "4 4"]
+    ) -> Float[Tensor, "B 12"]:
+        """`anchor_code` of the head over the body, and what is affine of the body's own motion; 0 in the reference frame."""
+        anchors = self.anchor_code(torch.linalg.inv(body_to_camera) @ head_to_camera, mean_pose)
+        moved = body_to_camera[:, :2, :3] - torch.eye(2, 3, device=body_to_camera.device)
+        return torch.cat([anchors, _BODY_SCALE * moved.reshape(-1, 6)], dim=1)
+
     def forward(
-        self, points: Float[Tensor, "B N 3"], identity: Float[Tensor, "B Z"], anchor_code: Float[Tensor, "B 6"]
+        self, points: Float[Tensor, "B N 3"], identity: Float[Tensor, "B Z"], pose_code: Float[Tensor, "B 12"]
     ) -> tuple[Float[Tensor, "B N 3"], Float[Tensor, "B N 4"]]:
         """Offsets of means (in the torso's box) and of raw quaternions; points in [-1, 1]^3."""
         batch, count, _ = points.shape
         features = self.triplane(points.reshape(-1, 3)).reshape(batch, count, -1)
-        condition = torch.cat([anchor_code, identity], dim=-1)[:, None].expand(-1, count, -1)
+        condition = torch.cat([pose_code, identity], dim=-1)[:, None].expand(-1, count, -1)
         out = self.layers(torch.cat([features, condition], dim=-1))
         return out[..., :3] * self.mean_scale, out[..., 3:] * 0.1

@@ -127,14 +127,16 @@ def test_without_its_field_the_torso_bends_nowhere(state):
         assert torch.equal(torso.quats, state.torso.quats) is not torso_field
 
 
-def test_a_torso_bends_as_the_head_is_held_over_the_body(state):
-    network, shifted = _with_bending_torso(), torch.eye(4)[None].clone()
+@pytest.mark.parametrize(("head_moves", "body_moves"), [(True, False), (False, True)])
+def test_a_torso_bends_when_head_or_body_moves_and_not_in_the_reference_frame(state, head_moves, body_moves):
+    network, still, shifted = _with_bending_torso(), torch.eye(4)[None], torch.eye(4)[None].clone()
     shifted[:, 0, 2] = 0.1
-    rest = network.deform_torso(state, state.mean_pose[None], torch.eye(4)[None])
-    both = network.deform_torso(state, shifted @ state.mean_pose, shifted)
-    head_alone = network.deform_torso(state, shifted @ state.mean_pose, torch.eye(4)[None])
-    torch.testing.assert_close(both.means, rest.means)
-    assert (head_alone.means - rest.means).abs().max() > 1e-3
+    rest = network.deform_torso(state, state.mean_pose[None], still)
+    head, body = (shifted if moves else still for moves in (head_moves, body_moves))
+    moved = network.deform_torso(state, head @ state.mean_pose, body)
+    assert (moved.means - rest.means).abs().max() > 1e-3
+    code = network.torso_field.pose_code(state.mean_pose[None], still, state.mean_pose)
+    assert code.abs().max() < 1e-5
 
 
 def _with_bending_torso(**switches) -> GenSync:
