@@ -34,12 +34,9 @@ from laboratory import RESULTS, Laboratory, Overrides, Trained, add_arguments, t
 from matplotlib.figure import Figure
 from paired_differences import Measure, differences, gains_and_losses, seed_means, shown
 
-from gensync_core.artefacts import read_json, sha256_of, write_json
-from gensync_core.evaluation.provenance import code_digest
+from gensync_core.artefacts import read_json, write_json
 from gensync_core.gaussians.rasterize import choose_backend
-from gensync_core.params import digest
 from gensync_core.training.coarse import initial_state
-from gensync_core.training.warm_up import compile_kernels
 
 FULL, SHUFFLED = "full model", "shuffled code"
 QUICK = {"steps": 20, "torso_steps": 4, "frames": 6}
@@ -92,8 +89,8 @@ MEASURES = (
 
 def measure(laboratory: Laboratory, speakers: Sequence[str], variant: Variant, seed: int) -> list[dict[str, Any]]:
     """Train a variant in this process and score everybody, the full model also with shuffled codes; one row a speaker."""
-    compile_kernels()  # loading them is no part of a training's cost
     laboratory = replace(laboratory, backend=choose_backend(laboratory.params.render))
+    laboratory.rehearse(speakers[0])
     starts = None
     if variant.lifted:
         params, device = laboratory.params, laboratory.backend.device
@@ -127,25 +124,11 @@ class Bench:
 
     laboratory: Laboratory
     speakers: Sequence[str]
-    code: str
-    inputs: dict[str, list[str]]
-
-    @classmethod
-    def of(cls, laboratory: Laboratory, speakers: Sequence[str]) -> "Bench":
-        """For some speakers of a laboratory, whose copy of the core is what runs."""
-        inputs = {}
-        for speaker in speakers:
-            laboratory.clip(speaker)  # decodes it before several processes do
-            paths = laboratory.paths(speaker)
-            inputs[speaker] = [
-                sha256_of(file) for file in (paths.clip, paths.wav, paths.track_arrays, paths.audio, paths.coarse)
-            ]
-        return cls(laboratory, speakers, code_digest(laboratory.project.root / "gensync_core"), inputs)
 
     def rows(self, variant: Variant, seed: int) -> list[dict[str, Any]]:
         """Of one variant and seed, as they were kept or measured now."""
         laboratory = self.laboratory.with_params(variant.overrides)
-        key = digest(variant, seed, laboratory.params, laboratory.backend, self.code, self.inputs)
+        key = laboratory.digest(self.speakers, variant, seed)
         record = laboratory.project.root / ".gensync" / "ablations" / f"{variant.name.replace(' ', '-')}-{seed}-{key}.json"
         if not record.exists():
             record.parent.mkdir(parents=True, exist_ok=True)
@@ -154,6 +137,8 @@ class Bench:
 
     def all_rows(self, variants: Sequence[Variant], seeds: Sequence[int], jobs: int) -> tuple[list[dict[str, Any]], list[str]]:
         """Of all variants and seeds, `jobs` at a time; and what failed."""
+        for speaker in self.speakers:
+            self.laboratory.clip(speaker)  # decodes it before several processes do
         tasks = [(variant, seed) for seed in seeds for variant in variants]
         rows, failed, start = [], [], time.monotonic()
         with ThreadPoolExecutor(jobs) as pool:
@@ -266,7 +251,7 @@ def main() -> None:
             "evaluate": {"max_frames": options.frames, "controls": True},
         }
     )
-    bench = Bench.of(laboratory, options.speakers or laboratory.speakers)
+    bench = Bench(laboratory, options.speakers or laboratory.speakers)
     variants = [variant for variant in VARIANTS if not options.only or variant.name in (FULL, *options.only)]
     rows, failed = bench.all_rows(variants, options.seeds, options.jobs)
     if rows:

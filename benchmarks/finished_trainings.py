@@ -11,15 +11,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from laboratory import Cost, Laboratory, peak_mb
+from laboratory import Cost, Laboratory
+from process_memory import peak_bytes
 
-from gensync_core.artefacts import read_json, sha256_of, write_json
+from gensync_core.artefacts import read_json, write_json
 from gensync_core.audio.waveform import FPS
 from gensync_core.dataset.clip_dataset import ClipDataset
-from gensync_core.evaluation.provenance import code_digest
 from gensync_core.gaussians.rasterize import choose_backend
 from gensync_core.model.gensync import GenSync
-from gensync_core.params import digest
 from gensync_core.progress import Tick, use_sink
 from gensync_core.training.fit import FitParams
 
@@ -63,9 +62,6 @@ class Archive:
     def __init__(self, laboratory: Laboratory) -> None:
         self.laboratory = laboratory
         self._folder = laboratory.project.root / ".gensync" / "trainings"
-        # Trainings run on the laboratory's copy of the core.
-        self._code = code_digest(laboratory.project.root / "gensync_core")
-        self._inputs: dict[str, list[str]] = {}
 
     def finish(self, trainings: Iterable[Training]) -> list[Finished]:
         """All of them, in their order, one at a time; those that are there already take no time."""
@@ -95,22 +91,13 @@ class Archive:
     def key(self, training: Training) -> str:
         """Digest of all that a training's outcome depends on."""
         speakers = {speaker for part in (training, training.base) if part is not None for speaker in part.speakers}
-        inputs = {speaker: self._prepared(speaker) for speaker in sorted(speakers)}
-        laboratory = self.laboratory
-        return digest(training, laboratory.params, laboratory.backend, self._code, inputs)
+        return self.laboratory.digest(speakers, training)
 
     def _record(self, training: Training) -> Path:
         return self._folder / f"{self.key(training)}.json"
 
     def _network(self, training: Training) -> Path:
         return self._folder / f"{self.key(training)}.safetensors"
-
-    def _prepared(self, speaker: str) -> list[str]:
-        if speaker not in self._inputs:
-            paths = self.laboratory.paths(speaker)
-            files = (paths.clip, paths.wav, paths.masks, paths.track_arrays, paths.audio, paths.coarse)
-            self._inputs[speaker] = [sha256_of(file) for file in files]
-        return self._inputs[speaker]
 
 
 def schedule(standard: FitParams, steps: int) -> dict[str, int]:
@@ -140,11 +127,11 @@ def train_and_score(laboratory: Laboratory, training: Training, base: Path | Non
         (speaker,) = training.speakers
         network, _ = GenSync.load(base, laboratory.backend.device)
         trained = laboratory.adapt(speaker, network, seed=training.seed, clip=clips[speaker])
-    peak = peak_mb()
+    peak_mb = peak_bytes() / (1 << 20)
     if keep is not None:
         trained.network.save(keep, {})
     figures = {} if training.kept else {speaker: laboratory.score(trained, speaker) for speaker in training.speakers}
-    return {"cost": trained.cost._asdict(), "peak_mb": peak, "figures": figures}
+    return {"cost": trained.cost._asdict(), "peak_mb": peak_mb, "figures": figures}
 
 
 def _shortened(clip: ClipDataset, seconds: float | None) -> ClipDataset:

@@ -108,7 +108,7 @@ def held_out_psnr(avatar: Avatar, clip: ClipDataset) -> float:
     """Mean PSNR of the head over the true torso, over some held-out frames spread evenly."""
     count = min(LOOKS, clip.num_frames - clip.num_train)
     frames = np.linspace(clip.num_train, clip.num_frames - 1, count).round().astype(int)
-    found, motion = [], clip.motion.take(torch.from_numpy(frames))
+    found, motion = [], clip.motion.take(frames)
     for index, rendered in zip(frames, avatar.render(clip.features.numpy(), motion, frames), strict=True):
         truth, is_head = clip.frames[int(index)], np.isin(clip.masks[int(index)], [int(region) for region in HEAD])
         composite = head_over_truth(rendered.image, rendered.head_image, rendered.head_alpha, truth, is_head)

@@ -9,7 +9,6 @@ import argparse
 import json
 import multiprocessing
 import platform
-import resource
 import subprocess
 import sys
 import tempfile
@@ -23,13 +22,16 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from process_memory import peak_bytes
 
+from gensync_core.artefacts import sha256_of
 from gensync_core.dataset.clip_dataset import ClipDataset
+from gensync_core.evaluation.provenance import code_digest
 from gensync_core.evaluation.trial import Trial
 from gensync_core.gaussians.rasterize import Backend, choose_backend
 from gensync_core.model.gensync import GenSync
 from gensync_core.model.speaker_state import SpeakerState
-from gensync_core.params import Params, load_params
+from gensync_core.params import Params, digest, load_params
 from gensync_core.paths import Project, SpeakerPaths
 from gensync_core.progress import progress
 from gensync_core.rendering.synthesis import Avatar
@@ -137,6 +139,12 @@ class Laboratory:
         cost = watch.cost((schedule.steps + schedule.torso_steps) * schedule.batch_size)
         return Trained(network, {speaker: state}, cost)
 
+    def digest(self, speakers: Iterable[str], *details: object) -> str:
+        """Of all that a training of some speakers depends on: code, parameters, their prepared files, and `details`."""
+        inputs = {speaker: _digests(self.paths(speaker)) for speaker in sorted(speakers)}
+        code = code_digest(self.project.root / "gensync_core")  # trainings run on the laboratory's copy
+        return digest(self.params, self.backend, code, inputs, *details)
+
     def rehearse(self, speaker: str) -> None:
         """Two steps that count for nothing: afterwards all is loaded that a process loads on first use (5 CPU seconds)."""
         self.with_params({"joint": {"steps": 1, "torso_steps": 1}}).train([speaker])
@@ -173,16 +181,6 @@ def run_apart(function: Callable[..., Any], *arguments: Any) -> Apart:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
         return pool.submit(_measured, function, *arguments).result()
-
-
-def peak_mb() -> float:
-    """The most memory that this process has held so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage counts the parent, too: what it held when it forked
-        kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(kib) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if platform.system() == "Darwin" else 1 << 10)
 
 
 def add_arguments(parser: argparse.ArgumentParser, *, size_px: int) -> None:
@@ -233,7 +231,12 @@ class _Stopwatch:
 def _measured(function: Callable[..., Any], *arguments: Any) -> Apart:
     torch.set_num_threads(1)
     result = function(*arguments)
-    return Apart(result, peak_mb())
+    return Apart(result, peak_bytes() / (1 << 20))
+
+
+def _digests(paths: SpeakerPaths) -> list[str]:
+    files = (paths.clip, paths.wav, paths.masks, paths.track_arrays, paths.audio, paths.coarse)
+    return [sha256_of(file) for file in files]
 
 
 def _samples(root: Path) -> list[Path]:

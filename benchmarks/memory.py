@@ -33,6 +33,7 @@ import pandas as pd
 import torch
 from laboratory import RESULTS, run_apart, table, write_results
 from PIL import Image
+from process_memory import peak_bytes, resident_bytes
 from render import made_up_speaker
 
 from gensync_core.artefacts import sha256_of, write_json, write_tensors
@@ -169,7 +170,7 @@ def write_frames(path: Path, count: int, pictures: Iterator[np.ndarray]) -> None
 def train(root: Path, params: Params) -> dict[str, float]:
     """Train as the joint stage does; times of the steps in ms and memory in MB. To be called in a process of its own."""
     keep_freed_memory()
-    start_mb, walls, clocks = resident_mb("VmRSS"), [], []
+    start_mb, walls, clocks = resident_bytes() / 1e6, [], []
     project, backend = Project(root), choose_backend(params.render)
     paths = [project.speaker(speaker) for speaker in project.registry().speakers.values()]
     clips = [ClipDataset.open(path, project.scratch / "frames", params.split) for path in paths]
@@ -191,17 +192,11 @@ def train(root: Path, params: Params) -> dict[str, float]:
         "ms_wall": 1e3 * float(np.median(wall)),
         "ms_own": 1e3 * float(np.median(own)),
         "start_mb": start_mb,
-        "peak_mb": resident_mb("VmHWM"),
+        "peak_mb": peak_bytes() / 1e6,
         "state_mb": paths[0].model.stat().st_size / 1e6,
         "trained_mb": 4 * sum(tensor.nbytes for _, tensor in parts) / 1e6,
         "frame_data_mb": 4 * count * (moving + FEATURES + 2 * 16 + 6) / 1e6,
     }
-
-
-def resident_mb(field: str) -> float:
-    """Memory of this process: VmRSS now, VmHWM at most so far. (The system's other count begins with the parent's.)"""
-    status = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in status if line.startswith(f"{field}:"))) * 1024 / 1e6
 
 
 def measure(work: Path, case: Case, params: Params) -> dict[str, Any]:

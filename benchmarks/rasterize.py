@@ -18,7 +18,6 @@ import gc
 import json
 import math
 import platform
-import resource
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ from typing import Any
 import numba
 import numpy as np
 import torch
+from process_memory import peak_bytes
 from torch import Tensor
 
 from gensync_core.gaussians.backends.cpu import count_alpha_evaluations
@@ -145,16 +145,6 @@ def ceiling() -> float:
     )
 
 
-def peak_mib() -> float:
-    """Largest memory of this process so far."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage counts the parent too: what it held when it forked
-        kib = next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(kib) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if platform.system() == "Darwin" else 1 << 10)
-
-
 def print_memory_growth(count: int, size_px: int, backend: Backend) -> None:
     """In a process of its own. Kernels are loaded before it counts; on Linux what is past and freed is forgotten."""
     passes(64, 16, backend)[1]()
@@ -164,9 +154,9 @@ def print_memory_growth(count: int, size_px: int, backend: Backend) -> None:
     if forget.exists():
         getattr(ctypes.CDLL(None), "malloc_trim", int)(0)
         forget.write_text("5")
-    before = peak_mib()
+    before = peak_bytes()
     run()
-    print(peak_mib() - before)
+    print((peak_bytes() - before) / (1 << 20))
 
 
 def memory_mib(count: int, size_px: int, backend: Backend) -> float:

@@ -128,6 +128,17 @@ class SpeechEncoder:
                 error,
             )
 
+    def encode(self, samples: Float[np.ndarray, "N"]) -> SpeechFeatures:
+        """Features of 16 kHz mono samples, one vector per video frame; the same samples give the same bits."""
+        if len(samples) == 0:
+            raise ValueError("there are no samples to encode")
+        parts = []
+        with progress("audio features", num_video_frames(len(samples))) as bar:
+            for part in self.stream([samples]):
+                parts.append(part)
+                bar.advance(len(part))
+        return SpeechFeatures(np.concatenate(parts), self.name, self.weights_sha256, self.layer)
+
     def stream(self, blocks: Iterable[Float[np.ndarray, "_"]]) -> Iterator[Float[np.ndarray, "F D"]]:
         """Features of 16 kHz mono samples that come in blocks, some half a minute at a time, in constant memory.
 
@@ -152,21 +163,13 @@ class SpeechEncoder:
 
 
 def encode(samples: Float[np.ndarray, "N"], params: AudioParams) -> SpeechFeatures:
-    """Features of 16 kHz mono samples, one vector per video frame; the same samples give the same bits.
+    """`SpeechEncoder.encode` by an encoder that is loaded for this once.
 
     Raises:
         AssetMissing: the encoder's weights are found nowhere and `allow_log_mel_fallback` is off.
         UsageError: the encoder is not one for speech, or has no such layer.
     """
-    if len(samples) == 0:
-        raise ValueError("there are no samples to encode")
-    encoder = SpeechEncoder(params)
-    parts = []
-    with progress("audio features", num_video_frames(len(samples))) as bar:
-        for part in encoder.stream([samples]):
-            parts.append(part)
-            bar.advance(len(part))
-    return SpeechFeatures(np.concatenate(parts), encoder.name, encoder.weights_sha256, encoder.layer)
+    return SpeechEncoder(params).encode(samples)
 
 
 class _Calm:

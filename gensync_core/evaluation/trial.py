@@ -146,7 +146,7 @@ class Trial:
 
     def _lips_in_silence(self, features: np.ndarray) -> float:
         """Movement of the lips' opening in the canonical frame with silence, over that with the clip's sound."""
-        motion = self.data.motion.take(torch.from_numpy(self.frames))
+        motion = self.data.motion.take(self.frames)
         openings = [
             lip_openings(self.avatar, self.data.canonical_landmarks, torch.from_numpy(sound), frames, motion)
             for sound, frames in ((features, np.arange(len(self.frames))), (self.data.features.numpy(), self.frames))
@@ -154,10 +154,10 @@ class Trial:
         return movement_ratio(*openings)
 
     def _attention(self, frames: np.ndarray) -> ContactSheet | None:
-        return attention_sheet(self.avatar, self.data.features, frames, self.data.motion.take(torch.from_numpy(frames)))
+        return attention_sheet(self.avatar, self.data.features, frames, self.data.motion.take(frames))
 
     def _render(self, features: np.ndarray, sound_frames: np.ndarray) -> Iterator[RenderedFrame]:
-        return self.avatar.render(features, self.data.motion.take(torch.from_numpy(self.frames)), sound_frames)
+        return self.avatar.render(features, self.data.motion.take(self.frames), sound_frames)
 
 
 def take(images: Iterable[np.ndarray], bar: Progress) -> Take:

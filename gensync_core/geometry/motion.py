@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,7 +21,7 @@ class Motion(NamedTuple):
     body_to_camera: Float[Tensor, "B 4 4"]
     upper_face: Float[Tensor, "B 6"]
 
-    def take(self, frames: slice | Int[Tensor, "b"]) -> "Motion":
+    def take(self, frames: slice | Int[Tensor, "b"] | Int[np.ndarray, "b"]) -> "Motion":
         """Some of the frames."""
         return Motion(*(part[frames] for part in self))
 

@@ -26,7 +26,7 @@ def heard() -> tuple:
     """Sound, frames and motion."""
     features = torch.from_numpy(np.random.default_rng(0).random((20, made_up_avatar.FEATURES), dtype=np.float32))
     state = made_up_avatar.speaker()
-    return features, FRAMES, state.take.take(torch.from_numpy(FRAMES))
+    return features, FRAMES, state.take.take(FRAMES)
 
 
 def columns(image: np.ndarray) -> list[np.ndarray]:

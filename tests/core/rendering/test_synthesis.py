@@ -54,7 +54,7 @@ def test_picture_is_head_over_torso_over_plate_in_bytes(threads):
 def test_a_stream_renders_what_the_whole_clip_renders(features):
     avatar, count = made_up_avatar.avatar(), 60
     take = ping_pong(avatar.num_frames, count)
-    motion = avatar.state.take.take(torch.from_numpy(take))
+    motion = avatar.state.take.take(take)
     whole = [frame.image for frame in avatar.render(features[:count], motion, np.arange(count))]
     pieces = [frame.image for frame in avatar.stream(np.split(features[:count], [3, 20, 21]))]
     assert len(pieces) == count

@@ -64,7 +64,7 @@ def psnr(made: Project, shared: Path, name: str, model: Path) -> float:
     data = ClipDataset.open(paths, made.scratch / "frames", params().split)
     scores = trial.ImageScores()
     frames = np.arange(data.num_train, data.num_frames)
-    rendered = avatar.render(data.features.numpy(), data.motion.take(torch.from_numpy(frames)), frames)
+    rendered = avatar.render(data.features.numpy(), data.motion.take(frames), frames)
     for index, frame in zip(frames, rendered, strict=True):
         landmarks = np.full((478, 3), np.nan, dtype=np.float32)
         scores.add(frame.image, frame.head_image, frame.head_alpha, data.frames[int(index)], data.masks[int(index)], landmarks)
