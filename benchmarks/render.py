@@ -9,6 +9,7 @@ A row says
 - full, fast: frames a second from features to finished bytes, encoding not among them; the fastest of several runs, the
   two modes in turn. With one thread its own time counts, not that of others on the same cores;
 - ratio: fast over full, from the same run;
+- in full: share of fast frames that the bases did not hold and that were rendered in full;
 - raster: share of a fast frame that rasterizing and composing take, which no mode changes;
 - bases: seconds until fast mode is ready, with the measurement of its likeness;
 - PSNR: of fast frames to full ones on frames that the bases were not made of, mean and least, in dB;
@@ -40,6 +41,7 @@ from gensync_core.params import load_params
 from gensync_core.paths import Project
 from gensync_core.rendering.compositor import render_layer
 from gensync_core.rendering.deformation import Field
+from gensync_core.rendering.fast_field import FastField
 from gensync_core.rendering.picture import picture
 from gensync_core.rendering.synthesis import Avatar, load_avatar
 from gensync_core.training.heap import keep_freed_memory
@@ -48,6 +50,8 @@ SCENES = ((8_000, 128), (20_000, 256), (60_000, 512))
 NUM_QUICK = 1
 FEATURES, POSES, SPEECH_FRAMES = 384, 200, 400
 FRAMES, REPEATS = 24, 7
+LONGER = 250
+"""Frames over which it is counted what fast mode renders in full."""
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -133,6 +137,15 @@ def raster_seconds(avatar: Avatar) -> float:
     return min(times)
 
 
+def outside_share(avatar: Avatar, features: np.ndarray) -> float:
+    """Share of the frames of some speech that are rendered in full, in fast mode."""
+    if not isinstance(avatar.field, FastField):
+        return 1.0
+    before = avatar.field.num_outside
+    count = sum(1 for _ in avatar.stream([features[:LONGER]]))
+    return (avatar.field.num_outside - before) / count
+
+
 @torch.no_grad()
 def measure(name: str, avatar: Avatar, features: np.ndarray) -> dict[str, Any]:
     full = avatar.field
@@ -149,14 +162,14 @@ def measure(name: str, avatar: Avatar, features: np.ndarray) -> dict[str, Any]:
         "avatar": name, "head": len(avatar.state.head), "torso": len(avatar.state.torso), "size_px": avatar.resolution,
         "backend": avatar.backend.name, "threads": avatar.backend.threads, "mode": found.mode, "reason": found.reason,
         "full_fps": 1 / best["full"], "fast_fps": 1 / best["fast"], "ratio": best["full"] / best["fast"],
-        "raster_share": raster_seconds(avatar) / best["fast"], **likeness._asdict(),
+        "outside_share": outside_share(avatar, features), "raster_share": raster_seconds(avatar) / best["fast"], **likeness._asdict(),
     }  # fmt: skip
 
 
 COLUMNS = (
     ("avatar", "avatar", "s"), ("head", "head", "d"), ("torso", "torso", "d"), ("size_px", "px", "d"),
     ("full_fps", "full fps", ".1f"), ("fast_fps", "fast fps", ".1f"), ("ratio", "ratio", ".2f"),
-    ("raster_share", "raster", ".0%"),
+    ("outside_share", "in full", ".0%"), ("raster_share", "raster", ".0%"),
     ("seconds", "bases s", ".1f"), ("psnr_mean", "PSNR", ".1f"), ("psnr_min", "least", ".1f"),
     ("error_mean", "error", ".4f"), ("error_max", "largest", ".3f"),
 )  # fmt: skip
