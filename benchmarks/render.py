@@ -162,7 +162,8 @@ def measure(name: str, avatar: Avatar, features: np.ndarray) -> dict[str, Any]:
         "avatar": name, "head": len(avatar.state.head), "torso": len(avatar.state.torso), "size_px": avatar.resolution,
         "backend": avatar.backend.name, "threads": avatar.backend.threads, "mode": found.mode, "reason": found.reason,
         "full_fps": 1 / best["full"], "fast_fps": 1 / best["fast"], "ratio": best["full"] / best["fast"],
-        "outside_share": outside_share(avatar, features), "raster_share": raster_seconds(avatar) / best["fast"], **likeness._asdict(),
+        "outside_share": outside_share(avatar, features),
+        "raster_share": raster_seconds(avatar) / best["fast"], **likeness._asdict(),
     }  # fmt: skip
 
 

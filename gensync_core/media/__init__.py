@@ -1,1 +1,1 @@
-"""Footage in, clips and videos out: ffmpeg, probing, the footage gate, decoded frames."""
+"""Footage in, clips and videos out: ffmpeg, probing, decoded frames."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gensync_core.face.landmarks import detect_faces
-from gensync_core.media.footage_gate import GateReport, check_footage
+from gensync_core.footage.gate import GateReport, check_footage
 from gensync_core.params import Params
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from gensync_core.artefacts import atomic_path, sha256_of, write_json
 from gensync_core.errors import ArtefactBroken
 from gensync_core.face.landmarks import detect_faces
+from gensync_core.footage.gate import Finding, check_footage
 from gensync_core.media.clip_cutting import SquareCrop, planned_frames, shared_span, square_crop
-from gensync_core.media.footage_gate import Finding, check_footage
 from gensync_core.media.video import IngestParams, Probe, cut_clip
 from gensync_core.params import Params
 from gensync_core.paths import Project

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from gensync_core.artefacts import sha256_of
+from gensync_core.footage.findings import FaceBox
 from gensync_core.media import ffmpeg_command
 from gensync_core.media.clip_cutting import SquareCrop, planned_frames, shared_span, square_crop
-from gensync_core.media.findings import FaceBox
 from gensync_core.media.video import IngestParams, cut_clip, iter_frames, probe
 
 PARAMS = IngestParams(resolution=64)

@@ -11,7 +11,7 @@ import pytest
 
 from gensync_core.artefacts import read_json, sha256_of
 from gensync_core.errors import ArtefactBroken, FootageRejected
-from gensync_core.media.footage_gate import FaceBox, GateParams
+from gensync_core.footage.gate import FaceBox, GateParams
 from gensync_core.media.video import IngestParams, VideoWriter, iter_frames, probe
 from gensync_core.params import Params
 from gensync_core.paths import Project

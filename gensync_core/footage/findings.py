@@ -1,5 +1,6 @@
 """What the footage gate looks at (`Footage`), by which thresholds (`GateParams`), and what it says (`Finding`)."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -106,3 +107,7 @@ class Footage:
     path: Path
     probe: Probe
     samples: tuple[FaceSample, ...] = ()
+
+
+Check = Callable[[Footage, GateParams], Iterable[Finding]]
+"""One look at the footage; it yields what it finds."""

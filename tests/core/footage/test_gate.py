@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gensync_core.errors import FootageRejected
-from gensync_core.media import footage_gate
-from gensync_core.media.footage_gate import FaceBox, GateParams, check_footage
+from gensync_core.footage import gate
+from gensync_core.footage.gate import FaceBox, GateParams, check_footage
 
 PARAMS = GateParams(min_face_px=24)
 
@@ -169,7 +169,7 @@ def test_a_huge_frame_is_refused_undecoded(make_clip: Callable[..., Path], monke
     monkeypatch.setattr("gensync_core.media.ffmpeg_command.MAX_PIXELS", 1000)
     assert check_footage(path, GateParams(max_pixels=1000), never_asked).rejected
     with pytest.raises(FootageRejected):
-        list(footage_gate.iter_frames(path))
+        list(gate.iter_frames(path))
 
 
 def test_who_is_seen(make_clip: Callable[..., Path]) -> None:

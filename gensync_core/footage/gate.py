@@ -1,7 +1,8 @@
 """The footage gate: what is wrong with a video before hours are spent on it, and what a person can do about it.
 
 `check_footage` raises nothing for bad footage: it returns findings. A finding of severity `reject` keeps footage out,
-`fixed` is mended at ingestion, `warn` is for the person to judge. The checks themselves are in `media.footage_checks`.
+`fixed` is mended at ingestion, `warn` is for the person to judge. The checks themselves are in `footage.stream_checks` and
+`footage.face_checks`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from gensync_core.errors import FootageRejected
+from gensync_core.footage.face_checks import FACE_CHECKS
+from gensync_core.footage.findings import FaceBox, FaceSample, Finding, Footage, GateParams
+from gensync_core.footage.stream_checks import STREAM_CHECKS
 from gensync_core.media.clip_cutting import BoxLike
-from gensync_core.media.findings import FaceBox, FaceSample, Finding, Footage, GateParams
-from gensync_core.media.footage_checks import FACE_CHECKS, STREAM_CHECKS
 from gensync_core.media.video import Probe, Unreadable, iter_frames, probe
 from gensync_core.progress import progress
 

@@ -1,0 +1,1 @@
+"""The footage gate: what is wrong with a video before hours are spent on it."""
