@@ -16,7 +16,7 @@ from gensync_core.errors import UsageError
 from gensync_core.evaluation.report import EvaluateParams
 from gensync_core.face.parsing import ParseParams
 from gensync_core.face.tracker import TrackParams
-from gensync_core.footage.gate import GateParams
+from gensync_core.footage.gate_params import GateParams
 from gensync_core.gaussians.rasterize import RenderParams
 from gensync_core.losses.weights import LossParams
 from gensync_core.media.video import IngestParams

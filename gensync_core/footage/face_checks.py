@@ -5,7 +5,8 @@ from typing import Final
 
 import numpy as np
 
-from gensync_core.footage.findings import Check, FaceSample, Finding, Footage, GateParams
+from gensync_core.footage.findings import FaceSample, Finding, Footage
+from gensync_core.footage.gate_params import Check, GateParams
 
 _WORTH_A_WARNING: Final = 0.05
 _MOST_SECONDS_NAMED: Final = 20

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 from typing import Final
 
-from gensync_core.footage.findings import Check, Finding, Footage, GateParams
+from gensync_core.footage.findings import Finding, Footage
+from gensync_core.footage.gate_params import Check, GateParams
 from gensync_core.media.clip_cutting import FPS, MAX_GAP_S, shared_span
 
 _CONTAINERS_THAT_TELL_LENGTH: Final = ("mov", "matroska", "avi")

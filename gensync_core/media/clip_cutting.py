@@ -3,7 +3,7 @@
 import math
 import wave
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -14,6 +14,7 @@ from gensync_core.errors import FootageRejected
 from gensync_core.media import ffmpeg_command
 from gensync_core.media.ffmpeg_command import FfmpegFailed
 from gensync_core.media.probe import Probe, probe
+from gensync_core.media.tone_mapping import needs_tone_mapping, to_standard_range
 
 FPS = 25
 SAMPLE_RATE_HZ = 16_000
@@ -110,6 +111,11 @@ def shared_span(found: Probe) -> Span:
     return Span(start_s, max(start_s, end_s))
 
 
+def in_sync(found: Probe, sound_late_s: float) -> Probe:
+    """The same with the sound where it belongs; positive: it was late."""
+    return replace(found, audio_start_s=found.audio_start_s - sound_late_s)
+
+
 def planned_frames(found: Probe, params: IngestParams) -> int:
     """How many frames the clip will have, to within one."""
     longest = shared_span(found).num_frames
@@ -169,23 +175,26 @@ def cut_clip(
     *,
     clip: Path,
     wav: Path,
+    sound_late_s: float = 0.0,
     on_frame: Callable[[int], None] | None = None,
 ) -> int:
     """Write the clip (25 fps, square, H.264) and its sound (16 kHz mono PCM16), aligned; returns the number of frames.
 
-    Frame i shows what the footage shows at the clip's start + i / 25 s (nearest frame); the sound has 640 samples a frame.
+    Frame i shows what the footage shows at the clip's start + i / 25 s (nearest frame); the sound has 640 samples a frame. A
+    sound that is `sound_late_s` behind the pictures is shifted forward by that much.
 
     Raises:
         FootageRejected: decoding fails, or no time has both pictures and sound.
     """
-    span, wanted = shared_span(found), planned_frames(found, params)
+    in_time = in_sync(found, sound_late_s)
+    span, wanted = shared_span(in_time), planned_frames(in_time, params)
     if wanted < 1:
         raise FootageRejected(f"{source}: pictures and sound do not overlap; export both on one timeline")
     limit_s = max(_LIMIT_AT_LEAST_S, _LIMIT_PER_CLIP_SECOND_S * found.duration_s)
     try:
         ffmpeg_command.run(_pictures(source, found, crop, span, wanted, params, clip), limit_s, on_frame)
         num_frames = probe(clip).num_frames
-        _write_wav(wav, _sound(source, span, num_frames, limit_s))
+        _write_wav(wav, _sound(source, span.start_s + sound_late_s, num_frames, limit_s))
     except FfmpegFailed as error:
         raise FootageRejected(f"{source}: cannot be decoded ({error}); convert it to MP4 with H.264 and try again") from error
     return num_frames
@@ -199,6 +208,9 @@ def _pictures(
     stream = stream.filter("setpts", expr=f"PTS-{span.start_s:.6f}/TB").filter("fps", fps=FPS, start_time=0)
     stream = to_display(stream, found.width, found.height, found.square_pixels)
     stream = stream.filter("crop", crop.size, crop.size, crop.x, crop.y)
+    if needs_tone_mapping(found.color_transfer):
+        small = stream.filter("scale", params.resolution, params.resolution, flags=ffmpeg_command.SCALING)
+        stream = to_standard_range(small, found.color_transfer)
     options = {
         "c:v": "libx264",
         "crf": params.crf,
@@ -213,11 +225,11 @@ def _pictures(
     return ffmpeg_command.to_file([to_yuv(stream, params.resolution, params.resolution)], clip, **options)
 
 
-def _sound(source: Path, span: Span, num_frames: int, limit_s: float) -> Int16[np.ndarray, "N"]:
+def _sound(source: Path, start_s: float, num_frames: int, limit_s: float) -> Int16[np.ndarray, "N"]:
     stream = ffmpeg_command.audio_input(source, copyts=None)
-    stream = stream.filter("atrim", start=f"{span.start_s:.6f}", end=f"{span.start_s + num_frames / FPS + 1:.6f}")
+    stream = stream.filter("atrim", start=f"{start_s:.6f}", end=f"{start_s + num_frames / FPS + 1:.6f}")
     # async fills holes in the sound with silence, so that what follows stays where it belongs.
-    stream = stream.filter("asetpts", expr=f"PTS-{span.start_s:.6f}/TB")
+    stream = stream.filter("asetpts", expr=f"PTS-{start_s:.6f}/TB")
     stream = stream.filter("aresample", SAMPLE_RATE_HZ, **{"async": 1, "first_pts": 0})
     content = ffmpeg_command.read_all(ffmpeg_command.to_pipe(stream, format="s16le", ac=1, ar=SAMPLE_RATE_HZ), limit_s)
     samples = np.frombuffer(content, dtype="<i2")[: num_frames * SAMPLES_PER_FRAME]

@@ -5,6 +5,7 @@ a few hundred kilobytes can decode to gigabytes: every input is limited to known
 named, and to `MAX_PIXELS` a frame.
 """
 
+import functools
 import os
 import shutil
 import subprocess
@@ -64,6 +65,19 @@ def ffmpeg_binary() -> str:
         raise GenSyncError(f"no ffmpeg: put one on PATH, or set {_BINARY_VARIABLE} to its path") from error
 
 
+def known_filters() -> frozenset[str]:
+    """Names of the filters that the ffmpeg in use was built with."""
+    return _filters_of(ffmpeg_binary())
+
+
+@functools.lru_cache(maxsize=4)
+def _filters_of(binary: str) -> frozenset[str]:
+    arguments = [binary, "-nostdin", "-hide_banner", "-loglevel", "error", "-filters"]
+    listing = subprocess.run(arguments, stdin=subprocess.DEVNULL, capture_output=True, timeout=_EXIT_LIMIT_S, check=False)
+    rows = [line.split() for line in listing.stdout.decode(errors="replace").splitlines()]
+    return frozenset(row[1] for row in rows if len(row) > 2 and "->" in row[2])
+
+
 def file_url(path: Path) -> str:
     """A name that ffmpeg and PyAV can only take for a local file, whatever characters it starts with."""
     return f"file:{path}"
@@ -96,6 +110,11 @@ def audio_input(path: Path, **options: Any) -> Any:
 def frame_input(width: int, height: int, fps: float | int, pixel_format: str) -> Any:
     """An ffmpeg-python input of raw frames on standard input."""
     return ffmpeg.input("pipe:0", format="rawvideo", pix_fmt=pixel_format, s=f"{width}x{height}", r=fps)
+
+
+def beside(left: Any, right: Any) -> Any:
+    """Two streams of equal height in one."""
+    return ffmpeg.filter([left, right], "hstack")
 
 
 def to_file(streams: list[Any], path: Path, **options: Any) -> Any:
@@ -151,13 +170,20 @@ def read_all(output: Any, limit_s: float) -> bytes:
     return content
 
 
-def read_blocks(output: Any, make_block: Callable[[], memoryview], limit_s: float) -> Iterator[None]:
+def read_blocks(
+    output: Any,
+    make_block: Callable[[], memoryview],
+    limit_s: float,
+    on_messages: Callable[[IO[bytes]], None] | None = None,
+) -> Iterator[None]:
     """Fill blocks from a `to_pipe` output, one for each step, until it ends. `limit_s` is for one block.
+
+    `on_messages` hears at the end, good or bad, all that ffmpeg wrote to its standard error.
 
     Raises:
         FfmpegFailed: ffmpeg reported an error, stopped within a block, or took longer than `limit_s` for one.
     """
-    with _started(_arguments(output, "-nostdin"), stdout=subprocess.PIPE) as (process, fail):
+    with _started(_arguments(output, "-nostdin"), on_messages=on_messages) as (process, fail):
         assert process.stdout is not None
         while True:
             block = make_block()
@@ -237,7 +263,12 @@ _Fail = Callable[[float | None], None]
 
 
 @contextmanager
-def _started(arguments: list[str], stdin: int = subprocess.DEVNULL, stdout: int = subprocess.PIPE) -> Iterator[Any]:
+def _started(
+    arguments: list[str],
+    stdin: int = subprocess.DEVNULL,
+    stdout: int = subprocess.PIPE,
+    on_messages: Callable[[IO[bytes]], None] | None = None,
+) -> Iterator[Any]:
     """A process and a function that raises with the tail of its messages; the process never outlives the block."""
     # A file rather than a pipe: nobody has to drain it while frames are exchanged.
     with tempfile.TemporaryFile() as messages:
@@ -257,6 +288,9 @@ def _started(arguments: list[str], stdin: int = subprocess.DEVNULL, stdout: int 
                         pipe.close()
                     except BrokenPipeError:
                         pass  # what was still buffered has no reader any more
+            if on_messages is not None:
+                messages.seek(0)
+                on_messages(messages)
 
 
 def _explain(messages: IO[bytes], status: int | None, passed_limit_s: float | None) -> str:

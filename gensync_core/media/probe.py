@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.error
@@ -160,6 +160,27 @@ def display_size(path: Path) -> tuple[int, int, bool]:
     if shape.width == 0:
         raise Unreadable(f"{path}: holds no video")
     return shape.width, shape.height, shape.square_pixels
+
+
+class SoundFormat(NamedTuple):
+    """Samples a second of each channel, and how many channels."""
+
+    rate_hz: int
+    num_channels: int
+
+
+def sound_format(path: Path) -> SoundFormat:
+    """How the first sound track is stored; reads only the file's beginning.
+
+    Raises:
+        Unreadable: the file cannot be opened or holds no readable sound.
+    """
+    with _opened(path) as container:
+        for stream in container.streams.audio:
+            stored = SoundFormat(stream.codec_context.sample_rate, stream.codec_context.channels)
+            if min(stored) > 0:
+                return stored
+    raise Unreadable(f"{path}: holds no sound that can be read")
 
 
 @dataclass(frozen=True, slots=True)

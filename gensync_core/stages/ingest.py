@@ -5,9 +5,9 @@ from pathlib import Path
 
 from gensync_core.artefacts import atomic_path, sha256_of, write_json
 from gensync_core.errors import ArtefactBroken
-from gensync_core.face.landmarks import detect_faces
-from gensync_core.footage.gate import Finding, check_footage
-from gensync_core.media.clip_cutting import SquareCrop, planned_frames, shared_span, square_crop
+from gensync_core.footage.findings import Finding
+from gensync_core.footage.gate import GateReport, check_footage
+from gensync_core.media.clip_cutting import SquareCrop, in_sync, planned_frames, shared_span, square_crop
 from gensync_core.media.video import IngestParams, Probe, cut_clip
 from gensync_core.params import Params
 from gensync_core.paths import Project
@@ -26,14 +26,14 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     speaker = project.registry().get(speaker_id)
     paths = project.speaker(speaker)
     sha256 = _checked_sha256(paths.raw, speaker.sha256)
-    report = check_footage(paths.raw, params.gate, detect_faces)
+    report = check_footage(paths.raw, params.gate)
     report.raise_if_rejected()
     assert report.probe is not None
-    found = report.probe
+    found = in_sync(report.probe, report.sound_late_s)
     crop = square_crop(report.speaker_faces, found.width, found.height, params.ingest)
     findings = [*report.findings, *_cut_findings(found, params.ingest)]
     with atomic_path(paths.clip) as clip, atomic_path(paths.wav) as wav:
-        num_frames = _cut(paths.raw, found, crop, params.ingest, speaker_id, clip, wav)
+        num_frames = _cut(paths.raw, report, crop, params.ingest, speaker_id, clip, wav)
     write_json(
         paths.clip_json,
         {
@@ -46,6 +46,7 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
                 "fps": found.avg_fps,
                 "duration_s": found.duration_s,
                 "rotation_deg": found.rotation_deg,
+                "sound_late_s": report.sound_late_s,
             },
             "crop": crop._asdict(),
             "fps": params.ingest.fps,
@@ -70,12 +71,16 @@ def _checked_sha256(raw: Path, expected: str) -> str:
     return sha256
 
 
-def _cut(raw: Path, found: Probe, crop: SquareCrop, params: IngestParams, name: str, clip: Path, wav: Path) -> int:
-    with progress(f"ingest {name}", planned_frames(found, params)) as bar:
-        num_frames = cut_clip(
-            raw, found, crop, params, clip=clip, wav=wav, on_frame=lambda frames: bar.advance(frames - bar.done)
-        )
-        bar.advance(bar.total - bar.done)
+def _cut(raw: Path, report: GateReport, crop: SquareCrop, params: IngestParams, name: str, clip: Path, wav: Path) -> int:
+    found, late_s = report.probe, report.sound_late_s
+    assert found is not None
+    with progress(f"ingest {name}", planned_frames(in_sync(found, late_s), params)) as bar:
+
+        def on_frame(frames: int) -> None:
+            bar.advance(frames - bar.done)
+
+        num_frames = cut_clip(raw, found, crop, params, clip=clip, wav=wav, sound_late_s=late_s, on_frame=on_frame)
+        on_frame(bar.total)
     return num_frames
 
 

@@ -1,16 +1,30 @@
 """Every kind of bad footage gets its code and one clear line; footage that can be mended passes and is said to be."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from made_up_footage import MOUTH, PICTURE, SOUND
+from made_up_footage import senses as good_senses
 
 from gensync_core.errors import FootageRejected
 from gensync_core.footage import gate
-from gensync_core.footage.gate import FaceBox, GateParams, check_footage
+from gensync_core.footage.findings import FaceBox, Footage
+from gensync_core.footage.gate import Senses
+from gensync_core.footage.gate_params import GateParams
+from gensync_core.footage.mouth_scan import MouthFacts
+from gensync_core.footage.picture_scan import PictureFacts
+from gensync_core.footage.sound_offset import SoundOffset
+from gensync_core.media.probe import Probe
 
 PARAMS = GateParams(min_face_px=24)
+
+
+def check_footage(path: Path, params: GateParams, faces: Callable[[np.ndarray], list[FaceBox]]) -> gate.GateReport:
+    """The gate with made-up faces, where nothing is wrong with what is seen and heard otherwise."""
+    return gate.check_footage(path, params, good_senses(faces))
 
 
 def one_face(frame: np.ndarray) -> list[FaceBox]:
@@ -224,3 +238,56 @@ def test_real_clips_pass(shared_data: Path) -> None:
         # One sampled frame: what is tested is the streams, and a face is put into it.
         report = check_footage(clip, GateParams(max_samples=1), one_face)
         assert not report.rejected, (clip.name, report.findings)
+
+
+@pytest.mark.parametrize(
+    ("senses", "code"),
+    [
+        (Senses(one_face, sound=lambda *_: replace(SOUND, loudest_dbfs=-90.0)), "silent_audio"),
+        (
+            Senses(
+                one_face,
+                lambda *_: replace(PICTURE, cuts_s=tuple(map(float, range(9)))),
+                lambda *_: SOUND,
+            ),
+            "cuts",
+        ),
+    ],
+)
+def test_what_costs_more_is_left_out_once_footage_is_rejected(
+    make_clip: Callable[..., Path], senses: Senses, code: str
+) -> None:
+    def asked(*_: object) -> MouthFacts:
+        raise AssertionError("the mouth was watched in footage that is rejected anyway")
+
+    report = gate.check_footage(make_clip(), PARAMS, senses._replace(mouth=asked))
+    assert [(finding.code, finding.severity) for finding in report.findings] == [(code, "reject")]
+
+
+@pytest.mark.parametrize(("certainty", "late_s"), [(9.0, 0.24), (3.6, 0.0)])
+def test_a_sound_that_is_certainly_late_is_to_be_shifted(
+    make_clip: Callable[..., Path], certainty: float, late_s: float
+) -> None:
+    facts = replace(MOUTH, offset=SoundOffset(0.24, certainty, 0.5))
+    report = gate.check_footage(
+        make_clip(),
+        PARAMS,
+        Senses(one_face, lambda *_: PICTURE, lambda *_: SOUND, lambda *_: facts),
+    )
+    assert report.codes() == {"audio_late"}
+    assert not report.rejected
+    assert report.sound_late_s == report.to_json()["sound_late_s"] == late_s
+
+
+def test_where_speech_is_heard_and_whose_face_it_is_are_handed_on(make_clip: Callable[..., Path]) -> None:
+    def mouth(footage: Footage, speech: object) -> MouthFacts:
+        assert len(footage.samples) == 8
+        assert speech == SOUND.speech
+        return MOUTH
+
+    def picture(_path: Path, found: Probe, faces: list[FaceBox]) -> PictureFacts:
+        assert found.num_frames == 100
+        assert len(faces) == 8
+        return PICTURE
+
+    assert gate.check_footage(make_clip(), PARAMS, Senses(one_face, picture, lambda *_: SOUND, mouth)).findings == ()

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import made_up_footage
 import numpy as np
 import pytest
 
 from gensync_core.artefacts import read_json, sha256_of
 from gensync_core.errors import ArtefactBroken, FootageRejected
-from gensync_core.footage.gate import FaceBox, GateParams
+from gensync_core.footage.findings import FaceBox
+from gensync_core.footage.gate_params import GateParams
 from gensync_core.media.video import IngestParams, VideoWriter, iter_frames, probe
 from gensync_core.params import Params
 from gensync_core.paths import Project
@@ -35,9 +37,15 @@ def face_in_the_middle(frame: np.ndarray) -> list[FaceBox]:
     return [FaceBox(width * 0.5, height * 0.3, height * 0.3, height * 0.3)]
 
 
+def see(monkeypatch: pytest.MonkeyPatch, faces: Callable[[np.ndarray], Sequence[Any]], sound_late_s: float = 0.0) -> None:
+    """The gate finds these faces and this offset, and otherwise nothing wrong with what is seen and heard."""
+    made_up = made_up_footage.senses(faces, sound_late_s)
+    monkeypatch.setattr("gensync_core.footage.gate.Senses", lambda: made_up)
+
+
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    monkeypatch.setattr(ingest, "detect_faces", face_in_the_middle)
+    see(monkeypatch, face_in_the_middle)
     return Project(tmp_path / "project")
 
 
@@ -52,11 +60,15 @@ def onboard(project: Project, tmp_path: Path) -> Callable[..., Path]:
             raw.write_bytes(content)
         else:
             write_footage(raw, seconds, sound_s, tmp_path / "sound.wav")
-        speaker = Speaker(id=NAME, raw=str(raw.relative_to(project.root)), sha256=sha256_of(raw), group="cohort")
-        Registry({NAME: speaker}).save(project.speakers_file)
+        register(project, raw)
         return raw
 
     return put
+
+
+def register(project: Project, raw: Path) -> None:
+    speaker = Speaker(id=NAME, raw=str(raw.relative_to(project.root)), sha256=sha256_of(raw), group="cohort")
+    Registry({NAME: speaker}).save(project.speakers_file)
 
 
 def write_footage(path: Path, seconds: float, sound_s: float | None, wav: Path) -> None:
@@ -101,6 +113,31 @@ def test_clip_sound_and_findings(project: Project, onboard: Callable[..., Path])
     # A ramp over the whole width: the crop's position is seen in its brightness.
     middle = next(iter_frames(clip))[32, 32, 0]
     assert middle == pytest.approx((crop["x"] + crop["size"] / 2) / 239 * 255, abs=6)
+
+
+def test_late_sound_is_shifted_to_its_pictures(
+    project: Project, onboard: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A click at 1.2 s that belongs to what is seen at 1.0 s."""
+    raw = onboard()
+    clicks = np.zeros(round(3.0 * 16000), dtype="<i2")
+    clicks[round(1.2 * 16000) : round(1.21 * 16000)] = 20_000
+    with wave.open(str(project.root.parent / "sound.wav"), "wb") as file:
+        file.setparams((1, 2, 16000, 0, "NONE", ""))
+        file.writeframes(clicks.tobytes())
+    with VideoWriter(raw, 240, 160, 25, project.root.parent / "sound.wav", preset="ultrafast") as writer:
+        for _ in range(75):
+            writer.write(np.zeros((160, 240, 3), dtype=np.uint8))
+    register(project, raw)
+    see(monkeypatch, face_in_the_middle, sound_late_s=0.2)
+    run(project)
+    content = read_json(outputs(project)[2])
+    assert content["source"]["sound_late_s"] == 0.2
+    assert "audio_late" in {finding["code"] for finding in content["findings"]}
+    with wave.open(str(outputs(project)[1])) as file:
+        samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2")
+    assert len(samples) == content["num_frames"] * 640
+    assert np.argmax(np.abs(samples) > 5_000) / 16000 == pytest.approx(1.0, abs=0.01)
 
 
 def test_twice_gives_the_same_bytes(project: Project, onboard: Callable[..., Path]) -> None:
@@ -176,8 +213,7 @@ def test_progress_ends_complete(project: Project, onboard: Callable[..., Path]) 
     assert all(tick.done == tick.total for tick in last.values())
 
 
-def test_check_answers_in_json(project: Project, onboard: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(check, "detect_faces", face_in_the_middle)
+def test_check_answers_in_json(project: Project, onboard: Callable[..., Path]) -> None:
     report = check.check(onboard(), params_with())
     content = json.loads(json.dumps(report.to_json()))
     assert content["rejected"] is False
@@ -195,16 +231,14 @@ def test_a_real_face_is_found_and_centred(
 
     from gensync_core.face.landmarks import detect_faces
 
-    monkeypatch.setattr(ingest, "detect_faces", detect_faces)
+    see(monkeypatch, detect_faces)
     raw = onboard()
     portrait = np.zeros((512, 900, 3), dtype=np.uint8) + np.uint8(90)
     portrait[:, 300:812] = astronaut()
     with VideoWriter(raw, 900, 512, 25, project.root.parent / "sound.wav", preset="ultrafast") as writer:
         for _ in range(75):
             writer.write(portrait)
-    Registry({NAME: Speaker(id=NAME, raw=str(raw.relative_to(project.root)), sha256=sha256_of(raw), group="cohort")}).save(
-        project.speakers_file
-    )
+    register(project, raw)
     run(project)
     crop = read_json(outputs(project)[2])["crop"]
     centre = crop["x"] + crop["size"] / 2, crop["y"] + crop["size"] / 2
