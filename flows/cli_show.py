@@ -17,6 +17,8 @@ from gensync_core.speakers import Speaker
 from tasks.footage import check_footage, raise_if_rejected
 from tasks.workspace import find_project
 
+_MOST_TIMES = 6
+
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
@@ -131,10 +133,19 @@ def check(folder: Path, video: Path, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(report, indent=2))
         raise typer.Exit(FootageRejected.exit_code if report["rejected"] else 0)
-    for finding in report["findings"]:
-        typer.echo(f"{finding['severity']:>6}  {finding['message']}")
+    if report["findings"]:
+        table = Table("", "code", "where", "what", box=None)
+        for finding in report["findings"]:
+            table.add_row(finding["severity"], finding["code"], _clock_times(finding["seconds"]), finding["message"])
+        Console().print(table)
     raise_if_rejected(report)
     typer.echo(f"{video}: fit for use")
+
+
+def _clock_times(seconds: list[float]) -> str:
+    """The first few as minutes and seconds."""
+    shown = [f"{int(time_s // 60)}:{time_s % 60:04.1f}" for time_s in seconds[:_MOST_TIMES]]
+    return ", ".join([*shown, "..."] if len(seconds) > _MOST_TIMES else shown)
 
 
 def doctor(context: typer.Context, as_json: JsonOption = False) -> None:

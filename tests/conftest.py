@@ -122,7 +122,7 @@ text = pathlib.Path(sys.argv[2]).read_text()
 if "no gate" in text:
     print("error[2]: params.yaml: unknown key", file=sys.stderr); sys.exit(2)
 rejected = "reject check" in text
-finding = {"code": "short", "severity": "warn", "message": "the clip is short", "seconds": []}
+finding = {"code": "short", "severity": "warn", "message": "the clip is short", "seconds": [1.5]}
 reason = {"code": "no_face", "severity": "reject", "message": "no face in the footage", "seconds": []}
 print("loading")
 print(json.dumps({"file": sys.argv[2], "rejected": rejected, "findings": [finding] + [reason] * rejected}))
