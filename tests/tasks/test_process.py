@@ -83,10 +83,10 @@ def test_a_crash_names_its_last_line_and_may_be_retried(tmp_path: Path, python_c
 
 
 def test_the_deadline_ends_the_whole_tree_on_time(tmp_path: Path, python_command: Command) -> None:
-    outcome = run_command(python_command(STUBBORN_TREE), cwd=tmp_path, deadline_s=1.5, grace_s=0.5)
+    outcome = run_command(python_command(STUBBORN_TREE), cwd=tmp_path, deadline_s=4, grace_s=0.5)
     assert outcome.overtime
-    assert outcome.seconds < 5
-    assert not any(alive(pid) for pid in pids_in(tmp_path))
+    assert outcome.seconds < 20, "the tree would sleep for a minute"
+    assert wait_until(lambda: not any(alive(pid) for pid in pids_in(tmp_path)), 2)
     with pytest.raises(CommandFailed, match="deadline") as caught:
         raise_for(outcome, "x")
     assert not caught.value.retryable
