@@ -2,9 +2,10 @@
 
 Unknowns: one focal length, a pose per frame, the speaker's rigid shape (offsets on the canonical face). Gauss-Newton on poses
 and focal length together (a block-banded system with one border column), alternating with the shape. Landmarks that move with
-speech, blinks and brows count little; the second difference of the poses is held small, which removes jitter.
+speech, blinks and brows count little; the second difference of the poses is held small, which removes jitter. Where points of
+the skin were followed by their pixels (`skin_points`) they say most, and the landmarks say where the face is on them.
 
-Shapes: T frames of the clip, F frames with a face, N = 478 landmarks. Source: own choice of a standard method.
+Shapes: T frames of the clip, K points of the skin, N = 478 landmarks and them. Source: own choice of a standard method.
 """
 
 import logging
@@ -17,6 +18,8 @@ from scipy.linalg import solveh_banded
 from gensync_core.errors import FootageRejected
 from gensync_core.face import regions
 from gensync_core.face.canonical import canonical_landmarks
+from gensync_core.face.pose_equations import FRAMES_AT_ONCE, POSE_SIZE, aligned, banded, lift, point_jacobian, pose_jacobian
+from gensync_core.face.skin_points import SkinPoints
 from gensync_core.geometry import rotation
 from gensync_core.geometry.camera import Intrinsics, pose_matrix
 
@@ -26,10 +29,12 @@ _SHAPE_ROUNDS, _POSE_STEPS = 4, 2
 _SHAPE_FRAMES = 300  # the shape is fitted on at most so many frames, evenly spread
 _INDEPENDENT_FRAMES = 50.0
 _LOST_TRUST = 0.05  # weight of landmarks that were interpolated: enough to keep a pose from drifting away
-_POSE_SIZE = 6
-_BANDS = 3 * _POSE_SIZE
 _OUTLIER = 3.0  # residuals beyond so many times their median lose weight
 _INDEPENDENT_LANDMARKS = 12.0  # errors of neighbouring landmarks are alike: all together tell as much as this many
+_SKIN_SIGMA, _FLOW_SIGMA_PX = 0.004, 0.15  # error expected of a point of the skin, over the inter-ocular distance, and of flow
+_INDEPENDENT_SKIN_POINTS = 20.0
+_FEW_SKIN_POINTS = 20  # fewer than these in a frame count for less
+_BESIDE_SKIN = 0.25  # weight of landmarks where there are points of the skin: their error grows with the turn of the head
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +98,20 @@ class Track:
 
 
 @dataclass(frozen=True, slots=True)
+class _Observations:
+    """Points of one kind: where they lie [N, 3], where they are seen [T, N, 2], and how much that says.
+
+    `weights` [T or 1, N] are those of squared residuals for poses, `certainty` [T or 1, N] for the shape, where each point
+    stands for itself; both 1/px^2.
+    """
+
+    canonical: np.ndarray
+    seen_px: np.ndarray
+    weights: np.ndarray
+    certainty: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
 class _State:
     """What is being estimated; float64. rotations [T, 3, 3], translations [T, 3] dm, focal px, shape [N, 3] dm."""
 
@@ -108,6 +127,7 @@ def track(
     width: int,
     height: int,
     params: TrackParams | None = None,
+    skin: SkinPoints | None = None,
 ) -> Track:
     """Track a clip.
 
@@ -117,6 +137,7 @@ def track(
         width: of the clip in px.
         height: of the clip in px.
         params: how to track.
+        skin: points that were followed by their pixels, for poses three to nine times as exact.
 
     Raises:
         FootageRejected: too many frames show no face.
@@ -125,13 +146,14 @@ def track(
     found = np.asarray(np.isfinite(landmarks_px).all(axis=(1, 2)))
     _check_enough(found, params)
     filled = _fill_lost(landmarks_px.astype(np.float64), found)
-    adjustment = _Adjustment(filled, found, width, height, params)
+    adjustment = _Adjustment(filled, found, width, height, params, skin)
     state = adjustment.solve()
-    residuals = np.linalg.norm(adjustment.residuals(state), axis=-1)[:, rigid_weights() >= 1]
-    fit = np.median(residuals, axis=1)
+    residuals = np.linalg.norm(adjustment.residuals(state), axis=-1)
+    fit = np.median(residuals[:, np.flatnonzero(rigid_weights() >= 1)], axis=1)
     typical = float(np.median(fit[found]))
     fit_confidence = np.clip(2.0 * max(typical, 1e-6) / np.maximum(fit, 1e-9), 0, 1)  # full up to twice the usual residual
-    shape, motion = _lift(filled, state, adjustment.centre)
+    pixels, landmark_shape = filled[..., :2] - adjustment.centre, state.shape[: regions.NUM_LANDMARKS]
+    shape, motion = lift(pixels, landmark_shape, state.rotations, state.translations, state.focal)
     camera = Intrinsics(state.focal, state.focal, width / 2, height / 2, width, height)
     _LOG.info(
         "tracked %d frames: focal %.0f px, reprojection %.2f px, %d lost", len(found), state.focal, typical, (~found).sum()
@@ -185,20 +207,51 @@ def _fill_lost(landmarks: np.ndarray, found: np.ndarray) -> np.ndarray:
     return (1 - share) * landmarks[first] + share * landmarks[last]
 
 
+def _mesh_observations(landmarks: np.ndarray, rigid: np.ndarray, sigma_px: float) -> _Observations:
+    weights = rigid / rigid.sum() * _INDEPENDENT_LANDMARKS / sigma_px**2
+    certainty = np.full_like(weights, 1 / sigma_px**2)
+    return _Observations(canonical_landmarks().astype(np.float64), landmarks[..., :2], weights[None], certainty[None])
+
+
+def _skin_observations(skin: SkinPoints, found: np.ndarray, sigma_px: float) -> _Observations:
+    """Points of frames without a face do not count: what they follow may be a hand."""
+    seen = np.isfinite(skin.seen_px).all(axis=-1) & found[:, None]
+    certainty = seen / sigma_px**2
+    weights = certainty * _INDEPENDENT_SKIN_POINTS / np.maximum(seen.sum(axis=1, keepdims=True), _FEW_SKIN_POINTS)
+    pixels = np.where(seen[..., None], skin.seen_px, 0.0)
+    return _Observations(skin.canonical.astype(np.float64), pixels.astype(np.float64), weights, certainty)
+
+
 class _Adjustment:
     """The least-squares problem of one clip."""
 
-    def __init__(self, landmarks: np.ndarray, found: np.ndarray, width: int, height: int, params: TrackParams) -> None:
-        self.observed = landmarks[..., :2]
+    def __init__(
+        self,
+        landmarks: np.ndarray,
+        found: np.ndarray,
+        width: int,
+        height: int,
+        params: TrackParams,
+        skin: SkinPoints | None = None,
+    ) -> None:
         self.found = found
         self.width = width
         self.centre = np.array([width / 2, height / 2])
         self.params = params
-        self.canonical = canonical_landmarks().astype(np.float64)
-        self.rigid = rigid_weights()
         eyes = landmarks[:, regions.RIGHT_EYE_OUTER, :2] - landmarks[:, regions.LEFT_EYE_OUTER, :2]
         self.eye_distance_px = float(np.median(np.linalg.norm(eyes, axis=-1)[found]))
-        self.sigma_px = params.landmark_sigma * self.eye_distance_px
+        rigid = rigid_weights()
+        sets = [_mesh_observations(landmarks, rigid, params.landmark_sigma * self.eye_distance_px)]
+        if skin is not None and len(skin.canonical):
+            sets[0] = replace(sets[0], weights=_BESIDE_SKIN * sets[0].weights)
+            sets.append(_skin_observations(skin, found, float(np.hypot(_SKIN_SIGMA * self.eye_distance_px, _FLOW_SIGMA_PX))))
+        self.canonical = np.concatenate([part.canonical for part in sets])
+        self.observed = np.concatenate([part.seen_px for part in sets], axis=1)
+        self.weights = np.concatenate([np.broadcast_to(part.weights, part.seen_px.shape[:2]) for part in sets], axis=1)
+        self.shape_weights = np.concatenate([np.broadcast_to(part.certainty, part.seen_px.shape[:2]) for part in sets], axis=1)
+        self.gauge = np.concatenate([rigid, np.zeros(len(self.canonical) - len(rigid))])
+        self.used = np.flatnonzero(self.weights.any(axis=0))
+        self.is_skin = np.arange(len(self.canonical)) >= len(rigid)
 
     def solve(self) -> _State:
         """Alternate between poses with focal length, and shape."""
@@ -218,7 +271,7 @@ class _Adjustment:
     def _start(self) -> _State:
         """Weak-perspective poses: the best affine map of the canonical face onto the landmarks, made a rotation."""
         focal = self.params.focal_prior * self.width
-        weights = self.rigid / self.rigid.sum()
+        weights = self.gauge / self.gauge.sum()
         mean = weights @ self.canonical
         model = self.canonical - mean
         observed_mean = np.einsum("n,tnc->tc", weights, self.observed)
@@ -233,41 +286,56 @@ class _Adjustment:
         return _State(rotations, translations, focal, self.canonical)
 
     def _project(self, state: _State) -> tuple[np.ndarray, np.ndarray]:
-        points = state.shape @ state.rotations.swapaxes(1, 2) + state.translations[:, None]
+        turned = (state.rotations.reshape(-1, 3) @ state.shape.T).reshape(-1, 3, len(state.shape))  # one large product
+        points = turned.swapaxes(1, 2) + state.translations[:, None]
         return points, state.focal * points[..., :2] / points[..., 2:] + self.centre
 
-    def _weights(self, residuals: np.ndarray, rigid: np.ndarray) -> np.ndarray:
-        """Weights [T, N] of squared residuals in px: rigid landmarks of found frames, outliers down (Cauchy)."""
+    def _robust(self, residuals: np.ndarray, trusted: np.ndarray, is_skin: np.ndarray) -> np.ndarray:
+        """Factors [F, N] that take weight off outliers (Cauchy), by the median of the `trusted` [F, N] of the same kind."""
         length = np.linalg.norm(residuals, axis=-1)
-        scale = _OUTLIER * max(float(np.median(length[self.found][:, rigid >= 1])), 1e-3)
-        robust = 1 / (1 + (length / scale) ** 2)
+        for kind in (is_skin, ~is_skin):
+            known = length[:, kind][trusted[:, kind]]
+            length[:, kind] /= _OUTLIER * max(float(np.median(known)) if len(known) else np.inf, 1e-3)
+        return 1 / (1 + length**2)
+
+    def _pose_weights(self, residuals: np.ndarray) -> np.ndarray:
+        """Weights [T, used] of squared residuals in px."""
+        weights, is_skin = self.weights[:, self.used], self.is_skin[self.used]
+        trusted = (weights > 0) & self.found[:, None] & (is_skin | (self.gauge[self.used] >= 1))
         trust = np.where(self.found, 1.0, _LOST_TRUST)[:, None]
-        return robust * trust * (rigid / rigid.sum() * _INDEPENDENT_LANDMARKS / self.sigma_px**2)
+        return self._robust(residuals, trusted, is_skin) * trust * weights
 
     def _step_poses(self, state: _State) -> _State:
-        used = np.flatnonzero(self.rigid)
-        points, projected = self._project(replace(state, shape=state.shape[used]))
-        residuals = self.observed[:, used] - projected
-        num_frames = len(points)
-        jacobian = _pose_jacobian(points - state.translations[:, None], points, state.focal)
-        jacobian = jacobian.reshape(num_frames, -1, _POSE_SIZE)
-        by_focal = (projected - self.centre).reshape(num_frames, -1)  # derivative by the focal length's logarithm
-        weights = np.repeat(self._weights(residuals, self.rigid[used]), 2, axis=1)
-        residuals = residuals.reshape(num_frames, -1)
-        weighted = (jacobian * weights[..., None]).swapaxes(1, 2)
-        banded = _banded(weighted @ jacobian)
-        gradient = (weighted @ residuals[..., None]).ravel()
-        border = (weighted @ by_focal[..., None]).ravel()
-        self._add_smoothness(banded, gradient, state)
+        points, projected = self._project(replace(state, shape=state.shape[self.used]))
+        residuals = self.observed[:, self.used] - projected
+        weights = self._pose_weights(residuals)
+        num_frames = len(weights)
+        blocks, gradient, border = (np.zeros((num_frames, POSE_SIZE, *end)) for end in ((POSE_SIZE,), (), ()))
+        corner = pull = 0.0
+        for first in range(0, num_frames, FRAMES_AT_ONCE):
+            part = slice(first, first + FRAMES_AT_ONCE)
+            count = len(points[part])
+            by_pose = pose_jacobian(points[part] - state.translations[part, None], points[part], state.focal)
+            by_pose = by_pose.reshape(count, -1, POSE_SIZE)
+            by_focal = (projected[part] - self.centre).reshape(count, -1)  # derivative by the focal length's logarithm
+            pixels = residuals[part].reshape(count, -1)
+            weight = np.repeat(weights[part], 2, axis=1)
+            weighted = (by_pose * weight[..., None]).swapaxes(1, 2)
+            blocks[part] = weighted @ by_pose
+            gradient[part] = (weighted @ pixels[..., None])[..., 0]
+            border[part] = (weighted @ by_focal[..., None])[..., 0]
+            corner += float((weight * by_focal**2).sum())
+            pull += float((weight * by_focal * pixels).sum())
+        matrix, gradient, border = banded(blocks), gradient.ravel(), border.ravel()
+        self._add_smoothness(matrix, gradient, state)
         # The prior speaks for every frame: the depth of a face says little about the focal length, and says it with a bias.
         prior = num_frames / self.params.focal_sigma**2
-        corner = float((weights * by_focal**2).sum()) + prior
-        pull = float((weights * by_focal * residuals).sum())
+        corner += prior
         pull += prior * np.log(self.params.focal_prior * self.width / state.focal)
-        solved = solveh_banded(banded, np.column_stack([gradient, border]), lower=True)
+        solved = solveh_banded(matrix, np.column_stack([gradient, border]), lower=True)
         focal_step = (pull - border @ solved[:, 0]) / (corner - border @ solved[:, 1])
         focal_step = float(np.clip(focal_step, -0.2, 0.2))
-        steps = (solved[:, 0] - solved[:, 1] * focal_step).reshape(num_frames, _POSE_SIZE)
+        steps = (solved[:, 0] - solved[:, 1] * focal_step).reshape(num_frames, POSE_SIZE)
         return replace(
             state,
             rotations=rotation.rotvec_to_matrix(steps[:, :3]) @ state.rotations,
@@ -275,10 +343,10 @@ class _Adjustment:
             focal=state.focal * float(np.exp(focal_step)),
         )
 
-    def _add_smoothness(self, banded: np.ndarray, gradient: np.ndarray, state: _State) -> None:
+    def _add_smoothness(self, matrix: np.ndarray, gradient: np.ndarray, state: _State) -> None:
         """Add the prior on second differences of the poses to the normal equations, in place."""
         num_frames = len(state.rotations)
-        banded[0] += 1e-6
+        matrix[0] += 1e-6
         if num_frames < 3:
             return
         sideways = self.params.translation_acceleration_dm
@@ -288,14 +356,14 @@ class _Adjustment:
         acceleration = np.concatenate([np.diff(turns, axis=0), np.diff(state.translations, n=2, axis=0)], axis=1)
         weight = 1 / sigma**2
         stencil = (1.0, -2.0, 1.0)
-        per_frame = gradient.reshape(num_frames, _POSE_SIZE)
+        per_frame = gradient.reshape(num_frames, POSE_SIZE)
         for first, outer in enumerate(stencil):
             per_frame[first : first + num_frames - 2] -= outer * weight * acceleration
             for second in range(first + 1):
                 frames = np.arange(num_frames - 2) + second
-                columns = (frames[:, None] * _POSE_SIZE + np.arange(_POSE_SIZE)).ravel()
-                offset = (first - second) * _POSE_SIZE
-                np.add.at(banded[offset], columns, np.tile(outer * stencil[second] * weight, num_frames - 2))
+                columns = (frames[:, None] * POSE_SIZE + np.arange(POSE_SIZE)).ravel()
+                offset = (first - second) * POSE_SIZE
+                np.add.at(matrix[offset], columns, np.tile(outer * stencil[second] * weight, num_frames - 2))
 
     def _step_shape(self, state: _State) -> _State:
         """One Gauss-Newton step for every landmark's offset, then back into the canonical face's gauge."""
@@ -305,76 +373,13 @@ class _Adjustment:
             replace(state, rotations=state.rotations[chosen], translations=state.translations[chosen])
         )
         residuals = self.observed[chosen] - projected
-        length = np.linalg.norm(residuals, axis=-1, keepdims=True)
-        robust = 1 / (1 + (length / (_OUTLIER * max(float(np.median(length)), 1e-3))) ** 2)
-        jacobian = _point_jacobian(points, state.focal) @ state.rotations[chosen][:, None]
+        certainty = self.shape_weights[chosen]
+        jacobian = point_jacobian(points, state.focal) @ state.rotations[chosen][:, None]
         # Errors are the same for many frames in a row, so that frames add up to far fewer observations.
-        share = min(1.0, _INDEPENDENT_FRAMES / len(chosen)) / self.sigma_px**2
-        weighted = jacobian * robust[..., None] * share
+        share = min(1.0, _INDEPENDENT_FRAMES / len(chosen)) * certainty * self._robust(residuals, certainty > 0, self.is_skin)
+        weighted = jacobian * share[..., None, None]
         hessian = np.einsum("tnci,tncj->nij", weighted, jacobian) + np.eye(3) / self.params.shape_sigma_dm**2
         gradient = np.einsum("tnci,tnc->ni", weighted, residuals)
         gradient -= (state.shape - self.canonical) / self.params.shape_sigma_dm**2
         shape = state.shape + np.linalg.solve(hessian, gradient[..., None])[..., 0]
-        return replace(state, shape=_aligned(shape, self.canonical, self.rigid))
-
-
-def _point_jacobian(points: np.ndarray, focal: float) -> np.ndarray:
-    """Derivative of pixels by points in the camera's frame [.., 2, 3]."""
-    x, y, z = points[..., 0], points[..., 1], points[..., 2]
-    jacobian = np.zeros((*points.shape[:-1], 2, 3))
-    jacobian[..., 0, 0] = jacobian[..., 1, 1] = focal / z
-    jacobian[..., 0, 2] = -focal * x / z**2
-    jacobian[..., 1, 2] = -focal * y / z**2
-    return jacobian
-
-
-def _pose_jacobian(arms: np.ndarray, points: np.ndarray, focal: float) -> np.ndarray:
-    """Derivative of pixels by a small turn about the head's centre and a translation [T, N, 2, 6]; `arms`: turned points."""
-    by_point = _point_jacobian(points, focal)
-    by_rotation = -by_point @ rotation.skew(arms)
-    return np.concatenate([by_rotation, by_point], axis=-1)
-
-
-def _banded(blocks: np.ndarray) -> np.ndarray:
-    """Lower banded storage [18, 6 T] of a block-diagonal matrix [T, 6, 6], with room for two more blocks below."""
-    num_frames = len(blocks)
-    banded = np.zeros((_BANDS, num_frames * _POSE_SIZE))
-    for column in range(_POSE_SIZE):
-        for row in range(column, _POSE_SIZE):
-            banded[row - column, column::_POSE_SIZE] = blocks[:, row, column]
-    return banded
-
-
-def _aligned(shape: np.ndarray, target: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """`shape` turned, moved and scaled so that its rigid part lies on the target's.
-
-    Source: Umeyama (1991).
-    """
-    share = weights / weights.sum()
-    shape_mean, target_mean = share @ shape, share @ target
-    source, goal = shape - shape_mean, target - target_mean
-    left, singular, right = np.linalg.svd((goal * share[:, None]).T @ source)
-    sign = np.array([1, 1, np.sign(np.linalg.det(left @ right))])
-    scale = (singular * sign).sum() / (share @ (source**2).sum(axis=1))
-    return scale * source @ ((left * sign) @ right).T + target_mean
-
-
-def _lift(landmarks: np.ndarray, state: _State, centre: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The mean shape [N, 3], and displacements [T, N, 3] about it that reproject onto the landmarks.
-
-    Of all displacements that explain a pixel the one is taken that is least likely to be depth: `spread` holds how far a
-    landmark moves along each canonical axis.
-    """
-    spread = np.array([0.1, 0.1, 0.03]) ** 2
-    shape = state.shape
-    motion = np.zeros((len(landmarks), *shape.shape))
-    for index in range(2):
-        points = (shape + motion) @ state.rotations.swapaxes(1, 2) + state.translations[:, None]
-        residuals = landmarks[..., :2] - state.focal * points[..., :2] / points[..., 2:] - centre
-        jacobian = _point_jacobian(points, state.focal) @ state.rotations[:, None]
-        spread_jacobian = spread[:, None] * jacobian.swapaxes(-1, -2)
-        motion = motion + (spread_jacobian @ np.linalg.solve(jacobian @ spread_jacobian, residuals[..., None]))[..., 0]
-        if index == 0:
-            mean = np.median(motion, axis=0)
-            shape, motion = shape + mean, motion - mean
-    return shape, motion
+        return replace(state, shape=aligned(shape, self.canonical, self.gauge))

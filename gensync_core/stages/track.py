@@ -10,7 +10,8 @@ from gensync_core.artefacts import atomic_path, write_json, write_tensors
 from gensync_core.errors import FootageRejected
 from gensync_core.face import expression, regions
 from gensync_core.face.landmarks import FaceMesh
-from gensync_core.face.torso_tracker import BodyView, body_poses, reference_frame, track_torso
+from gensync_core.face.skin_points import FrontView, SkinFollower, SkinPoints
+from gensync_core.face.torso_tracker import BodyView, TorsoTrack, body_poses, reference_frame, track_torso
 from gensync_core.face.tracker import Track, track
 from gensync_core.geometry.rotation import matrix_to_quat
 from gensync_core.media.video import Probe, iter_frames, iter_labels, probe
@@ -29,11 +30,13 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     clip = probe(paths.clip)
     landmarks, confidence = _landmarks(paths, clip)
     try:
-        result = track(landmarks, confidence, clip.width, clip.height, params.track)
+        first = track(landmarks, confidence, clip.width, clip.height, params.track)
     except FootageRejected as error:
         raise FootageRejected(f"{paths.clip}: {error}") from error
-    reference = reference_frame(result.head_to_camera[: params.split.num_train(clip.num_frames)])
-    _write(paths, result, _body_poses(paths, result, reference), reference, clip.fps)
+    reference = reference_frame(first.head_to_camera[: params.split.num_train(clip.num_frames)])
+    skin, body = _follow(paths, first, reference)
+    result = first if skin is None else track(landmarks, confidence, clip.width, clip.height, params.track, skin)
+    _write(paths, result, body_poses(body, result.camera), reference, clip.fps)
 
 
 def _landmarks(paths: SpeakerPaths, clip: Probe) -> tuple[np.ndarray, np.ndarray]:
@@ -49,21 +52,25 @@ def _landmarks(paths: SpeakerPaths, clip: Probe) -> tuple[np.ndarray, np.ndarray
     return np.array(landmarks, dtype=np.float32).reshape(-1, *lost.shape), np.array(confidence, dtype=np.float32)
 
 
-def _body_poses(paths: SpeakerPaths, result: Track, reference: int) -> np.ndarray:
-    """The body's poses [T, 4, 4], from where it is in the frame `reference`."""
+def _follow(paths: SpeakerPaths, first: Track, reference: int) -> tuple[SkinPoints | None, TorsoTrack]:
+    """Points of the face's skin, and the body, from where they are in the frame `reference`; one decoding for both."""
 
     def views(start: int = 0) -> Iterator[BodyView]:
         return itertools.islice(map(BodyView, iter_frames(paths.clip), iter_labels(paths.masks)), start, None)
 
-    with progress("track body", len(result.confidence)) as job:
+    start, poses = next(views(reference)), first.head_to_camera
+    follower = SkinFollower(FrontView(first.canonical_landmarks, first.camera), start.image, poses[reference])
+    seen: list[np.ndarray] = []
+    with progress("track skin and body", len(poses)) as job:
 
-        def counted() -> Iterator[BodyView]:
+        def passing() -> Iterator[BodyView]:
             for view in views():
+                seen.append(follower.follow(view.image, poses[len(seen)]))
                 yield view
                 job.advance()
 
-        found = track_torso(next(views(reference)), counted())
-    return body_poses(found, result.camera)
+        body = track_torso(start, passing())
+    return follower.gather(seen), body
 
 
 def _write(paths: SpeakerPaths, result: Track, body_to_camera: np.ndarray, reference: int, fps: float) -> None:

@@ -1,0 +1,163 @@
+"""How long do ingest, parse, track and audio take for each second of footage, and what memory do they hold?
+
+    python benchmarks/preprocess.py [--work FOLDER] [--clips FILE ...] [--size 512] [--loop MINUTES] [--json FILE]
+
+Each stage runs as the pipeline runs it, `python -m gensync_core STAGE --speaker ID` in a project folder, one after the other.
+With `--loop` the first clip is also repeated until it is so long: memory must not grow with it. Without clips a built-in
+sample is made. Prints a table and writes `preprocess.csv` into the results. A row says
+
+- wall, CPU: seconds of the stage for each second of footage; CPU seconds are those of the stage and of ffmpeg below it;
+- peak: most memory that the stage's own process held, in MB (resident; without ffmpeg).
+
+Mark: all four together need less than a second for a second of footage on 2 cores.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from laboratory import RESULTS, add_arguments, table, write_results
+
+from gensync_core.artefacts import read_json
+from gensync_core.media.ffmpeg_command import ffmpeg_binary
+from gensync_core.media.probe import probe
+from gensync_core.paths import Project
+from tasks import registration
+from tasks.workspace import create_workspace, source_root
+
+STAGES = ("ingest", "parse", "track", "audio")
+SAMPLE, SAMPLE_SECONDS = "astronaut", 20
+MARK = 1.0
+ALL = "all"
+_LOOK_EVERY_S = 0.05
+
+
+class Used(NamedTuple):
+    """What one process used."""
+
+    wall_s: float
+    cpu_s: float
+    peak_mb: float
+
+
+def run_measured(command: list[str], folder: Path) -> Used:
+    """Run a command to its end.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    start = time.monotonic()
+    with subprocess.Popen(command, cwd=folder, env=_environment(), stdout=subprocess.DEVNULL) as process:
+        peak = 0
+        while True:
+            pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+            if pid:
+                break
+            peak = max(peak, _peak_bytes(process.pid))
+            time.sleep(_LOOK_EVERY_S)
+        wall = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
+    largest = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1 << 10)  # of the process and of those below it
+    return Used(wall, usage.ru_utime + usage.ru_stime, (peak or largest) / 1e6)
+
+
+def _environment() -> dict[str, str]:
+    """Without PYTHONPATH: the code is the project's own copy."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def _peak_bytes(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
+
+
+def looped(clip: Path, minutes: float, folder: Path) -> Path:
+    """The clip again and again, for so many minutes, without coding it anew."""
+    out = folder / f"{clip.stem}_{minutes:g}min{'.mp4' if clip.suffix == '.mp4' else '.mkv'}"
+    if not out.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        part = out.with_name(f"part-{out.name}")
+        length = ["-t", f"{60 * minutes:g}", "-c", "copy"]
+        command = [ffmpeg_binary(), "-nostdin", "-v", "error", "-y", "-stream_loop", "-1", "-i", str(clip), *length, str(part)]
+        subprocess.run(command, check=True)
+        part.rename(out)
+    return out
+
+
+def sample(folder: Path) -> Path:
+    """A built-in sample."""
+    path = folder / f"{SAMPLE}.mp4"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["sample", "--name", SAMPLE, "--out", str(path), "--seconds", str(SAMPLE_SECONDS), "--size", "512"]
+        subprocess.run(
+            [sys.executable, "-m", "gensync_core", *command], cwd=source_root(), check=True, stdout=subprocess.DEVNULL
+        )
+    return path
+
+
+def measure(project: Project, clip: Path, size_px: int) -> list[dict[str, Any]]:
+    """A row for each stage, and one for all of them."""
+    name = clip.stem.lower()
+    if name not in project.registry().speakers:
+        registration.add_speaker(project, clip, name, "cohort")
+    rows: list[dict[str, Any]] = []
+    for stage in STAGES:
+        used = run_measured([sys.executable, "-m", "gensync_core", stage, "--speaker", name], project.root)
+        seconds = read_json(project.speaker(project.registry().get(name)).clip_json)["duration_s"]
+        about = {"clip": clip.stem, "footage_s": probe(clip).duration_s, "seconds": seconds, "size_px": size_px}
+        rows.append(
+            {**about, "stage": stage, "wall": used.wall_s / seconds, "cpu": used.cpu_s / seconds, "peak_mb": used.peak_mb}
+        )
+        print(f"{clip.stem}: {stage}: {used.wall_s:.1f} s, {used.peak_mb:.0f} MB", file=sys.stderr, flush=True)
+    together = {key: sum(row[key] for row in rows) for key in ("wall", "cpu")}
+    return [*rows, {**rows[0], "stage": ALL, **together, "peak_mb": max(row["peak_mb"] for row in rows)}]
+
+
+def verdicts(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Whether the mark was met, clip by clip."""
+    return [
+        f"{row['clip']}: {row['wall']:.2f} s a second, {'below' if row['wall'] < MARK else 'ABOVE'} the mark of {MARK:g}"
+        for row in rows
+        if row["stage"] == ALL
+    ]
+
+
+COLUMNS = (
+    ("clip", "clip", "s"), ("seconds", "seconds", ".1f"), ("size_px", "px", "d"), ("stage", "stage", "s"),
+    ("wall", "wall", ".3f"), ("cpu", "CPU", ".3f"), ("peak_mb", "peak", ".0f"),
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser, size_px=512)
+    parser.add_argument("--loop", type=float, metavar="MINUTES", help="also repeat the first clip until it lasts so long")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of preprocess.csv")
+    arguments = parser.parse_args()
+    folder = arguments.work / "preprocess"
+    clips = arguments.clips or [sample(folder / "samples")]
+    if arguments.loop:
+        clips = [*clips, looped(clips[0], arguments.loop, folder / "samples")]
+    project = create_workspace(folder / "project", source_root(), {"ingest": {"resolution": arguments.size}})
+    rows: list[dict[str, Any]] = []
+    for clip in clips:
+        rows += measure(project, clip, arguments.size)
+        write_results("preprocess", rows, arguments.json, arguments.results)
+    print(table(rows, COLUMNS))
+    print("\n".join(verdicts(rows)))
+    print(arguments.results / "preprocess.csv")
+
+
+if __name__ == "__main__":
+    main()
