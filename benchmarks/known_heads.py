@@ -17,7 +17,7 @@ from gensync_core.face.canonical import canonical_landmarks
 from gensync_core.geometry.camera import Intrinsics, project, transform, unproject
 from gensync_core.media.video import VideoWriter
 from gensync_core.progress import progress
-from gensync_core.samples.head_model import HeadModel, PosedHead, build_head, rotation_of
+from gensync_core.samples.head_model import HeadModel, PosedHead, build_head, turn_head
 from gensync_core.samples.head_motion import random_motion
 from gensync_core.samples.portraits import PORTRAITS, take_apart
 from gensync_core.samples.sample_speaker import draw_frames, find_landmarks
@@ -139,9 +139,5 @@ def _posed(model: HeadModel, surface: np.ndarray, kind: Kind, speech: Speech) ->
     for frame in range(count):
         moved_px = rest_px + model.fields.displacement(float(speech.aperture[frame]), float(width[frame]), float(blink[frame]))
         points = unproject(moved_px, surface[:, 2], K)
-        movement = np.eye(4)
-        movement[:3, :3] = rotation_of(turns[frame, :3])
-        movement[:3, 3] = model.pivot + turns[frame, 3:] - movement[:3, :3] @ model.pivot
-        points = points + model.follow[:, None] * (transform(points, movement) - points)
-        posed.append(PosedHead(project(points, K), points[:, 2], movement @ model.head_to_camera))
+        posed.append(turn_head(model, points, turns[frame, :3], turns[frame, 3:]))
     return posed

@@ -81,7 +81,8 @@ class Laboratory:
         A laboratory may hold more speakers than are asked for: what was prepared stays. Samples come into an empty one only.
         """
         project = create_workspace(folder, source_root(), overrides)
-        for clip in clips or ([] if project.registry().speakers else _samples(project.root)):
+        samples = [] if clips or project.registry().speakers else SAMPLE_SPEAKERS
+        for clip in [*clips, *(make_sample(name, project.root / "samples") for name in samples)]:
             if clip.stem not in project.registry().speakers:
                 registration.add_speaker(project, clip, clip.stem, "cohort")
         _prepare(project)
@@ -220,6 +221,19 @@ def write_results(
     return path
 
 
+def make_sample(name: str, folder: Path, *, size_px: int | None = None) -> Path:
+    """A built-in sample speaker's footage of `SAMPLE_SECONDS`, made where it is not in the folder yet."""
+    path = folder / f"{name}.mp4"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["sample", "--name", name, "--out", str(path.resolve()), "--seconds", str(SAMPLE_SECONDS)]
+        size = [] if size_px is None else ["--size", str(size_px)]
+        subprocess.run(
+            [sys.executable, "-m", "gensync_core", *command, *size], cwd=source_root(), check=True, stdout=subprocess.DEVNULL
+        )
+    return path
+
+
 class _Stopwatch:
     def __init__(self) -> None:
         self._wall, self._cpu = time.monotonic(), time.process_time()
@@ -237,15 +251,6 @@ def _measured(function: Callable[..., Any], *arguments: Any) -> Apart:
 def _digests(paths: SpeakerPaths) -> list[str]:
     files = (paths.clip, paths.wav, paths.masks, paths.track_arrays, paths.audio, paths.coarse)
     return [sha256_of(file) for file in files]
-
-
-def _samples(root: Path) -> list[Path]:
-    paths = [root / "samples" / f"{name}.mp4" for name in SAMPLE_SPEAKERS]
-    for path in paths:
-        if not path.exists():
-            command = ["sample", "--name", path.stem, "--out", str(path), "--seconds", str(SAMPLE_SECONDS)]
-            subprocess.run([sys.executable, "-m", "gensync_core", *command], cwd=root, check=True)
-    return paths
 
 
 def _prepare(project: Project) -> None:

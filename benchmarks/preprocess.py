@@ -21,7 +21,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from laboratory import RESULTS, add_arguments, table, write_results
+from laboratory import RESULTS, add_arguments, make_sample, table, write_results
+from process_memory import RSS_UNIT, peak_bytes_of
 
 from gensync_core.artefacts import read_json
 from gensync_core.media.ffmpeg_command import ffmpeg_binary
@@ -31,7 +32,7 @@ from tasks import registration
 from tasks.workspace import create_workspace, source_root
 
 STAGES = ("ingest", "parse", "track", "audio")
-SAMPLE, SAMPLE_SECONDS = "astronaut", 20
+SAMPLE = "astronaut"
 MARK = 1.0
 ALL = "all"
 _LOOK_EVERY_S = 0.05
@@ -58,27 +59,19 @@ def run_measured(command: list[str], folder: Path) -> Used:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
                 break
-            peak = max(peak, _peak_bytes(process.pid))
+            peak = max(peak, peak_bytes_of(process.pid))
             time.sleep(_LOOK_EVERY_S)
         wall = time.monotonic() - start
         process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)}: exit code {process.returncode}")
-    largest = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1 << 10)  # of the process and of those below it
+    largest = usage.ru_maxrss * RSS_UNIT  # of the process and of those below it
     return Used(wall, usage.ru_utime + usage.ru_stime, (peak or largest) / 1e6)
 
 
 def _environment() -> dict[str, str]:
     """Without PYTHONPATH: the code is the project's own copy."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-
-
-def _peak_bytes(pid: int) -> int:
-    try:
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), 0)
 
 
 def looped(clip: Path, minutes: float, folder: Path) -> Path:
@@ -92,18 +85,6 @@ def looped(clip: Path, minutes: float, folder: Path) -> Path:
         subprocess.run(command, check=True)
         part.rename(out)
     return out
-
-
-def sample(folder: Path) -> Path:
-    """A built-in sample."""
-    path = folder / f"{SAMPLE}.mp4"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        command = ["sample", "--name", SAMPLE, "--out", str(path), "--seconds", str(SAMPLE_SECONDS), "--size", "512"]
-        subprocess.run(
-            [sys.executable, "-m", "gensync_core", *command], cwd=source_root(), check=True, stdout=subprocess.DEVNULL
-        )
-    return path
 
 
 def measure(project: Project, clip: Path, size_px: int) -> list[dict[str, Any]]:
@@ -146,7 +127,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of preprocess.csv")
     arguments = parser.parse_args()
     folder = arguments.work / "preprocess"
-    clips = arguments.clips or [sample(folder / "samples")]
+    clips = arguments.clips or [make_sample(SAMPLE, folder / "samples", size_px=arguments.size)]
     if arguments.loop:
         clips = [*clips, looped(clips[0], arguments.loop, folder / "samples")]
     project = create_workspace(folder / "project", source_root(), {"ingest": {"resolution": arguments.size}})

@@ -45,7 +45,7 @@ from PIL import Image
 
 from gensync_core.artefacts import read_tensors
 from gensync_core.face import regions
-from gensync_core.face.landmarks import FaceMesh
+from gensync_core.face.landmarks import follow_face
 from gensync_core.face.skin_points import PX_PER_DM, FrontView, SkinFollower
 from gensync_core.face.torso_tracker import reference_frame
 from gensync_core.face.tracker import Track, TrackParams, track
@@ -75,14 +75,10 @@ def find_landmarks(clip: Path) -> np.ndarray:
     kept = clip.with_suffix(".landmarks.npy")
     if kept.exists() and kept.stat().st_mtime > clip.stat().st_mtime:
         return np.load(kept)
-    lost, found = np.full((regions.NUM_LANDMARKS, 3), np.nan, np.float32), []
-    with FaceMesh() as mesh, progress(f"landmarks {clip.stem}", probe(clip).num_frames) as bar:
-        for frame in iter_frames(clip):
-            face = mesh.detect(frame)
-            found.append(lost if face is None else face.landmarks)
-            bar.advance()
-    np.save(kept, np.array(found))
-    return np.array(found)
+    with progress(f"landmarks {clip.stem}", probe(clip).num_frames) as bar:
+        landmarks, _ = follow_face(iter_frames(clip), bar.advance)
+    np.save(kept, landmarks)
+    return landmarks
 
 
 def track_all(clip: Path, params: TrackParams) -> dict[str, Track]:

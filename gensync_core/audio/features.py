@@ -9,7 +9,6 @@ import copy
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +21,7 @@ from torch import Tensor
 from gensync_core.assets import WHISPER_TINY_EN, resolve
 from gensync_core.audio.frame_grid import Chunking, StateEncoder, encode_stream, widest
 from gensync_core.audio.log_mel import NUM_MELS, LogMelEncoder, whisper_log_mel
+from gensync_core.audio.torch_threads import fixed_threads
 from gensync_core.audio.waveform import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, num_video_frames
 from gensync_core.audio.whisper_weights import load_encoder_weights
 from gensync_core.errors import AssetMissing, UsageError
@@ -181,18 +181,8 @@ class _Calm:
         self.chunk_frames, self.margin_frames = encoder.chunk_frames, encoder.margin_frames
 
     def __call__(self, samples: Float[np.ndarray, "N"]) -> Float[np.ndarray, "S D"]:
-        with _fixed_threads(), torch.inference_mode():
+        with fixed_threads(_NUM_THREADS), torch.inference_mode():
             return self._encoder(samples)
-
-
-@contextmanager
-def _fixed_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(_NUM_THREADS)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _load(params: AudioParams) -> tuple[StateEncoder, str]:

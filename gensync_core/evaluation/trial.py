@@ -21,8 +21,7 @@ from gensync_core.evaluation.lip_sync import movement_ratio
 from gensync_core.evaluation.protocol import ImageScores, Take, sync_figures
 from gensync_core.evaluation.report import Apertures, ContactSheet, EvaluateParams
 from gensync_core.face.expression import mouth_aperture
-from gensync_core.face.landmarks import FaceMesh
-from gensync_core.face.regions import NUM_LANDMARKS
+from gensync_core.face.landmarks import follow_face
 from gensync_core.losses.lpips import Lpips
 from gensync_core.losses.lpips_weights import load_lpips
 from gensync_core.media.video import VideoWriter
@@ -161,14 +160,8 @@ class Trial:
 
 
 def take(images: Iterable[np.ndarray], bar: Progress) -> Take:
-    """Landmarks of consecutive frames, by a face mesh of their own so that no video sees another one's tracking."""
-    landmarks = []
-    with FaceMesh() as mesh:
-        for image in images:
-            face = mesh.detect(np.ascontiguousarray(image))
-            landmarks.append(np.full((NUM_LANDMARKS, 3), np.nan, dtype=np.float32) if face is None else face.landmarks)
-            bar.advance()
-    landmarks_px = np.stack(landmarks)
+    """Landmarks of consecutive frames, and how far the mouth is open."""
+    landmarks_px, _ = follow_face(images, bar.advance)
     return Take(landmarks_px, mouth_aperture(landmarks_px))
 
 

@@ -6,6 +6,7 @@ The models ship inside the mediapipe wheel; nothing is downloaded. mediapipe is 
 import functools
 import os
 import warnings
+from collections.abc import Callable, Iterable
 from types import ModuleType, TracebackType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -34,6 +35,9 @@ class Face(NamedTuple):
 
     landmarks: Float[np.ndarray, "478 3"]
     confidence: float
+
+
+_NOBODY = Face(np.full((NUM_LANDMARKS, 3), np.nan, dtype=np.float32), 0.0)
 
 
 class FaceBox(NamedTuple):
@@ -77,6 +81,23 @@ class FaceMesh:
         points[:, :2] += _HALF_PIXEL / np.array(image.shape[1::-1], dtype=np.float32)
         inside = ((points[:, :2] >= 0) & (points[:, :2] <= 1)).all(axis=1)
         return Face(points * np.array([width, height, width], dtype=np.float32), float(inside.mean()))
+
+
+def follow_face(
+    frames: Iterable[Frame], on_frame: Callable[[], None]
+) -> tuple[Float[np.ndarray, "T 478 3"], Float[np.ndarray, "T"]]:
+    """Landmarks in consecutive frames, NaN where no face is seen, and their confidence, 0 there.
+
+    A face mesh of its own: no video sees another one's tracking. `on_frame` hears of every frame that is done.
+    """
+    landmarks, confidence = [], []
+    with FaceMesh() as mesh:
+        for frame in frames:
+            face = mesh.detect(np.ascontiguousarray(frame)) or _NOBODY
+            landmarks.append(face.landmarks)
+            confidence.append(face.confidence)
+            on_frame()
+    return np.array(landmarks, dtype=np.float32).reshape(-1, NUM_LANDMARKS, 3), np.array(confidence, dtype=np.float32)
 
 
 def detect_faces(frame: Frame) -> list[FaceBox]:

@@ -5,11 +5,10 @@ from typing import Final
 
 import numpy as np
 
-from gensync_core.footage.findings import FaceSample, Finding, Footage
+from gensync_core.footage.findings import FaceSample, Finding, Footage, first_times, largest_faces
 from gensync_core.footage.gate_params import Check, GateParams
 
 _WORTH_A_WARNING: Final = 0.05
-_MOST_SECONDS_NAMED: Final = 20
 
 
 def shows_somebody(footage: Footage, params: GateParams) -> Iterator[Finding]:
@@ -51,7 +50,7 @@ def shows_one_person(footage: Footage, params: GateParams) -> Iterator[Finding]:
 
 def shows_face_large_enough(footage: Footage, params: GateParams) -> Iterator[Finding]:
     """`face_too_small`."""
-    heights_px = [sample.faces[0].h for sample in footage.samples if sample.faces]
+    heights_px = [face.h for face in largest_faces(footage.samples)]
     if heights_px and float(np.median(heights_px)) < params.min_face_px:
         yield Finding(
             "face_too_small",
@@ -62,7 +61,7 @@ def shows_face_large_enough(footage: Footage, params: GateParams) -> Iterator[Fi
 
 
 def _seconds(samples: list[FaceSample]) -> tuple[float, ...]:
-    return tuple(sample.time_s for sample in samples[:_MOST_SECONDS_NAMED])
+    return first_times(sample.time_s for sample in samples)
 
 
 FACE_CHECKS: Final[tuple[Check, ...]] = (shows_somebody, shows_one_person, shows_face_large_enough)

@@ -1,10 +1,14 @@
 """What the footage gate looks at (`Footage`), and what it says (`Finding`)."""
 
+import itertools
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from gensync_core.media.probe import Probe
+
+_MOST_SECONDS_NAMED: Final = 20
 
 Severity = Literal["reject", "fixed", "warn"]
 
@@ -30,6 +34,11 @@ class Finding:
         return {**asdict(self), "seconds": list(self.seconds)}
 
 
+def first_times(times_s: Iterable[float]) -> tuple[float, ...]:
+    """As many as a finding names."""
+    return tuple(itertools.islice(times_s, _MOST_SECONDS_NAMED))
+
+
 @dataclass(frozen=True, slots=True)
 class FaceBox:
     """A face in px of the footage as shown: left, top, width, height."""
@@ -46,6 +55,11 @@ class FaceSample:
 
     time_s: float
     faces: tuple[FaceBox, ...]
+
+
+def largest_faces(samples: Iterable[FaceSample]) -> list[FaceBox]:
+    """The largest face of every sampled frame that shows one: the speaker's."""
+    return [sample.faces[0] for sample in samples if sample.faces]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import numpy as np
 from gensync_core.errors import FootageRejected
 from gensync_core.face.landmarks import detect_faces
 from gensync_core.footage.face_checks import FACE_CHECKS
-from gensync_core.footage.findings import FaceBox, FaceSample, Finding, Footage
+from gensync_core.footage.findings import FaceBox, FaceSample, Finding, Footage, largest_faces
 from gensync_core.footage.gate_params import GateParams
 from gensync_core.footage.mouth_checks import MOUTH_CHECKS, shift_s
 from gensync_core.footage.mouth_scan import MouthFacts, Spans, scan_mouth
@@ -73,7 +73,7 @@ class GateReport:
     @property
     def speaker_faces(self) -> list[FaceBox]:
         """The largest face of every sampled frame that shows one."""
-        return [sample.faces[0] for sample in self.samples if sample.faces]
+        return largest_faces(self.samples)
 
     def codes(self) -> set[str]:
         """Codes of all findings."""
@@ -121,11 +121,10 @@ def check_footage(path: Path, params: GateParams, senses: Senses | None = None) 
         return GateReport(path, (Finding(code, "reject", str(error).removeprefix(f"{path}: ")),), None)
     examination = _Examination(Footage(path, found), params, senses or Senses())
     try:
-        findings = list(examination.findings())
+        examination.run()
     except FootageRejected as error:
-        message = str(error).removeprefix(f"{path}: ")
-        findings = [*examination.so_far, Finding("unreadable", "reject", message)]
-    findings.sort(key=lambda finding: _SEVERITIES.index(finding.severity))
+        examination.findings.append(Finding("unreadable", "reject", str(error).removeprefix(f"{path}: ")))
+    findings = sorted(examination.findings, key=lambda finding: _SEVERITIES.index(finding.severity))
     return GateReport(path, tuple(findings), found, examination.footage.samples, examination.sound_late_s)
 
 
@@ -134,16 +133,15 @@ class _Examination:
 
     def __init__(self, footage: Footage, params: GateParams, senses: Senses) -> None:
         self.footage, self.params, self.senses = footage, params, senses
-        self.so_far: list[Finding] = []
+        self.findings: list[Finding] = []
         self.sound_late_s = 0.0
         self._speech: Spans = ()
 
-    def findings(self) -> list[Finding]:
+    def run(self) -> None:
         for step in (self._streams, self._faces, self._sound, self._picture, self._mouth):
-            self.so_far += step()
-            if any(finding.severity == "reject" for finding in self.so_far):
-                break
-        return self.so_far
+            self.findings += step()
+            if any(finding.severity == "reject" for finding in self.findings):
+                return
 
     def _streams(self) -> Iterator[Finding]:
         for check in STREAM_CHECKS:
@@ -162,7 +160,7 @@ class _Examination:
             yield from check(facts, self.params.sound)
 
     def _picture(self) -> Iterator[Finding]:
-        faces = [sample.faces[0] for sample in self.footage.samples if sample.faces]
+        faces = largest_faces(self.footage.samples)
         facts = self.senses.picture(self.footage.path, self.footage.probe, faces)
         for check in PICTURE_CHECKS:
             yield from check(facts, self.params.picture)

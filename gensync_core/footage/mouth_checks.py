@@ -7,11 +7,11 @@ from typing import Final
 import numpy as np
 from jaxtyping import Bool
 
-from gensync_core.footage.findings import Finding
+from gensync_core.footage.findings import Finding, first_times
 from gensync_core.footage.mouth_scan import MouthFacts
+from gensync_core.footage.sound_offset import SoundOffset
 from gensync_core.media.clip_cutting import FPS
 
-_MOST_SECONDS_NAMED: Final = 20
 _MIN_SPEECH_FRAMES: Final = 2 * FPS
 _ALWAYS: Final = 0.9
 
@@ -145,11 +145,11 @@ def moves_the_mouth(facts: MouthFacts, params: MouthParams) -> Iterator[Finding]
 def sounds_in_time(facts: MouthFacts, params: MouthParams) -> Iterator[Finding]:
     """`audio_late` and `audio_early`: `fixed` where certain, and then the sound is shifted by `facts.offset.seconds`."""
     offset = facts.offset
-    if offset is None or abs(offset.seconds) < params.min_offset_s or offset.certainty < params.min_certainty:
+    if offset is None or not _is_large(offset, params) or offset.certainty < params.min_certainty:
         return
     late = offset.seconds > 0
     size = f"the sound is {'late' if late else 'early'} by {abs(offset.seconds):.2f} s"
-    certain = offset.certainty >= params.min_certainty_shift
+    certain = _is_certain(offset, params)
     yield Finding(
         "audio_late" if late else "audio_early",
         "fixed" if certain else "warn",
@@ -159,8 +159,16 @@ def sounds_in_time(facts: MouthFacts, params: MouthParams) -> Iterator[Finding]:
 
 def shift_s(facts: MouthFacts, params: MouthParams) -> float:
     """By how much the sound is late and to be shifted forward, in seconds: 0 unless `sounds_in_time` says `fixed`."""
-    said = any(finding.severity == "fixed" for finding in sounds_in_time(facts, params))
-    return facts.offset.seconds if facts.offset is not None and said else 0.0
+    offset = facts.offset
+    return offset.seconds if offset is not None and _is_large(offset, params) and _is_certain(offset, params) else 0.0
+
+
+def _is_large(offset: SoundOffset, params: MouthParams) -> bool:
+    return abs(offset.seconds) >= params.min_offset_s
+
+
+def _is_certain(offset: SoundOffset, params: MouthParams) -> bool:
+    return offset.certainty >= params.min_certainty_shift
 
 
 def _hidden(facts: MouthFacts, params: MouthParams) -> Bool[np.ndarray, "T"]:
@@ -207,7 +215,7 @@ def _starts(times_s: np.ndarray) -> tuple[float, ...]:
     """Where it begins, to the second: one time for each spell."""
     seconds = np.unique(np.floor(times_s))
     begins = seconds[np.diff(seconds, prepend=-2.0) > 1]
-    return tuple(float(second) for second in begins[:_MOST_SECONDS_NAMED])
+    return first_times(float(second) for second in begins)
 
 
 MOUTH_CHECKS: Final[tuple[MouthCheck, ...]] = (

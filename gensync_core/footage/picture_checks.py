@@ -1,16 +1,15 @@
 """Checks of what the pictures are like; to add one, name it in the list at the end."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from gensync_core.footage.findings import Finding
-from gensync_core.footage.picture_scan import PictureFacts, Stretch
+from gensync_core.footage.findings import Finding, first_times
+from gensync_core.footage.picture_scan import PictureFacts
+from gensync_core.footage.time_spans import total_seconds
 from gensync_core.media.tone_mapping import HDR_TRANSFERS, needs_tone_mapping
-
-_MOST_SECONDS_NAMED: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,7 +65,7 @@ class PictureParams:
 
 def is_undamaged(facts: PictureFacts, params: PictureParams) -> Iterator[Finding]:
     """`corrupt_video`: the file is whole, but something in it cannot be decoded."""
-    lost_s = _total_s(facts.damaged)
+    lost_s = total_seconds(facts.damaged)
     if not facts.damaged and not facts.decoding_failed:
         return
     much = facts.decoding_failed or lost_s > max(params.max_damaged_s, params.max_damaged * facts.seconds)
@@ -76,7 +75,7 @@ def is_undamaged(facts: PictureFacts, params: PictureParams) -> Iterator[Finding
         "reject" if much else "warn",
         f"is damaged inside: about {lost_s:.1f} s of {facts.seconds:.1f} s cannot be decoded as they were, "
         f"and what follows may be smeared for a while; {advice}",
-        _starts(facts.damaged),
+        first_times(one.start_s for one in facts.damaged),
     )
 
 
@@ -110,19 +109,21 @@ def is_one_take(facts: PictureFacts, params: PictureParams) -> Iterator[Finding]
         if many
         else "if another scene begins there, give one take only"
     )
-    yield Finding("cuts", "reject" if many else "warn", f"has {what} in {facts.seconds:.0f} s; {advice}", _first(facts.cuts_s))
+    yield Finding(
+        "cuts", "reject" if many else "warn", f"has {what} in {facts.seconds:.0f} s; {advice}", first_times(facts.cuts_s)
+    )
 
 
 def is_never_black(facts: PictureFacts, params: PictureParams) -> Iterator[Finding]:
     """`black`."""
     stretches = [one for one in facts.black if one.seconds >= params.min_black_s]
     if stretches:
-        total_s = _total_s(stretches)
+        total_s = total_seconds(stretches)
         yield Finding(
             "black",
             "reject" if total_s > params.max_black * facts.seconds else "warn",
             f"is black for {total_s:.1f} s; cut those parts out",
-            _starts(stretches),
+            first_times(one.start_s for one in stretches),
         )
 
 
@@ -130,13 +131,13 @@ def is_never_frozen(facts: PictureFacts, params: PictureParams) -> Iterator[Find
     """`frozen`."""
     stretches = [one for one in facts.still if one.seconds >= params.min_frozen_s]
     if stretches:
-        total_s = _total_s(stretches)
+        total_s = total_seconds(stretches)
         yield Finding(
             "frozen",
             "reject" if total_s > params.max_frozen * facts.seconds else "warn",
             f"stands still for {total_s:.1f} s while the sound goes on; cut those parts out, or record again where the "
             "connection or the computer keeps up",
-            _starts(stretches),
+            first_times(one.start_s for one in stretches),
         )
 
 
@@ -150,7 +151,7 @@ def is_sharp(facts: PictureFacts, params: PictureParams) -> Iterator[Finding]:
             "reject" if severe else "warn",
             f"is blurred (blur of the face {blur:.2f}, sharp below {params.good_blur:g}): focus on the eyes, wipe the lens, "
             "and give the original rather than an enlarged or strongly compressed copy",
-            _first(look.time_s for look in facts.looks if look.blur > params.good_blur),
+            first_times(look.time_s for look in facts.looks if look.blur > params.good_blur),
         )
 
 
@@ -163,7 +164,7 @@ def is_light_enough(facts: PictureFacts, params: PictureParams) -> Iterator[Find
             "reject" if bright < params.min_bright else "warn",
             f"the face is dark (its highlights reach {bright:.0f} of 255, at least {params.good_bright:g} are wanted); "
             "put more light in front of the speaker",
-            _first(look.time_s for look in facts.looks if look.bright < params.good_bright),
+            first_times(look.time_s for look in facts.looks if look.bright < params.good_bright),
         )
 
 
@@ -175,7 +176,7 @@ def is_not_overexposed(facts: PictureFacts, params: PictureParams) -> Iterator[F
             "overexposed",
             "reject" if clipped > params.max_clipped else "warn",
             f"{clipped:.0%} of the face is white without detail; take light away or lower the camera's exposure",
-            _first(look.time_s for look in facts.looks if look.clipped > params.good_clipped),
+            first_times(look.time_s for look in facts.looks if look.clipped > params.good_clipped),
         )
 
 
@@ -185,18 +186,6 @@ def _median_bright(facts: PictureFacts) -> float:
 
 def _is_dark(facts: PictureFacts, params: PictureParams) -> bool:
     return _median_bright(facts) < params.good_bright
-
-
-def _total_s(stretches: Iterable[Stretch]) -> float:
-    return float(sum(one.seconds for one in stretches))
-
-
-def _starts(stretches: Iterable[Stretch]) -> tuple[float, ...]:
-    return _first(one.start_s for one in stretches)
-
-
-def _first(times_s: Iterable[float]) -> tuple[float, ...]:
-    return tuple(times_s)[:_MOST_SECONDS_NAMED]
 
 
 PICTURE_CHECKS: Final[tuple[Callable[[PictureFacts, PictureParams], Iterator[Finding]], ...]] = (

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import UInt8
 from skimage.measure import blur_effect
 
+from gensync_core.footage.time_spans import TimeSpan, joined
 from gensync_core.media.clip_cutting import FPS, BoxLike, SquareCrop
 from gensync_core.media.picture_tiles import DecodingLog, iter_tiles
 from gensync_core.media.probe import Probe
@@ -28,18 +29,6 @@ _CLIPPED_FROM: Final = 250
 _BRIGHT_PERCENTILE: Final = 95
 _COMPLAINT_S: Final = 0.5
 _NEAR_S: Final = 0.5
-
-
-class Stretch(NamedTuple):
-    """From and to, in seconds after the first picture."""
-
-    start_s: float
-    end_s: float
-
-    @property
-    def seconds(self) -> float:
-        """How long it is."""
-        return self.end_s - self.start_s
 
 
 class PictureLook(NamedTuple):
@@ -79,10 +68,10 @@ class PictureFacts:
     color_transfer: str
     can_tone_map: bool
     decoding_failed: bool
-    damaged: tuple[Stretch, ...]
+    damaged: tuple[TimeSpan, ...]
     cuts_s: tuple[float, ...]
-    black: tuple[Stretch, ...]
-    still: tuple[Stretch, ...]
+    black: tuple[TimeSpan, ...]
+    still: tuple[TimeSpan, ...]
     looks: tuple[PictureLook, ...]
 
 
@@ -191,47 +180,41 @@ class _Stretches:
 
     def __init__(self, fps: float) -> None:
         self._fps = fps
-        self._found: list[Stretch] = []
+        self._found: list[TimeSpan] = []
 
     def add(self, index: int, holds: bool) -> None:
         if holds:
             start_s, end_s = index / self._fps, (index + 1) / self._fps
             if self._found and start_s - self._found[-1].end_s < _SHORTEST_S:
-                self._found[-1] = Stretch(self._found[-1].start_s, end_s)
+                self._found[-1] = TimeSpan(self._found[-1].start_s, end_s)
             else:
-                self._found.append(Stretch(start_s, end_s))
+                self._found.append(TimeSpan(start_s, end_s))
 
-    def found(self) -> tuple[Stretch, ...]:
+    def found(self) -> tuple[TimeSpan, ...]:
         return tuple(_rounded(self._found))
 
 
-def _rounded(stretches: Iterable[Stretch]) -> Iterator[Stretch]:
+def _rounded(stretches: Iterable[TimeSpan]) -> Iterator[TimeSpan]:
     for one in stretches:
         if one.seconds >= _SHORTEST_S:
-            yield Stretch(round(one.start_s, 2), round(one.end_s, 2))
+            yield TimeSpan(round(one.start_s, 2), round(one.end_s, 2))
 
 
-def _damaged(log: DecodingLog, found: Probe, interval_s: float) -> tuple[Stretch, ...]:
+def _damaged(log: DecodingLog, found: Probe, interval_s: float) -> tuple[TimeSpan, ...]:
     end_s = found.video_duration_s
     if not log.complaints_s and not log.failed:
         return ()
-    places = [Stretch(time_s, time_s + _COMPLAINT_S) for time_s in log.complaints_s]
+    places = [TimeSpan(time_s, time_s + _COMPLAINT_S) for time_s in log.complaints_s]
     if not found.variable_rate:
-        places += [Stretch(*gap) for gap in log.gaps_s]
-    places.append(Stretch(log.last_s + interval_s, end_s))
-    merged: list[Stretch] = []
-    for place in sorted(places):
-        start_s, stop_s = place.start_s, min(place.end_s, end_s)
-        if merged and start_s <= merged[-1].end_s + _NEAR_S:
-            merged[-1] = Stretch(merged[-1].start_s, max(merged[-1].end_s, stop_s))
-        else:
-            merged.append(Stretch(start_s, stop_s))
-    return tuple(_rounded(merged))
+        places += [TimeSpan(*gap) for gap in log.gaps_s]
+    places.append(TimeSpan(log.last_s + interval_s, end_s))
+    within = [TimeSpan(place.start_s, min(place.end_s, end_s)) for place in places]
+    return tuple(_rounded(joined(within, _NEAR_S)))
 
 
-def _near(time_s: float, stretches: Iterable[Stretch]) -> bool:
+def _near(time_s: float, stretches: Iterable[TimeSpan]) -> bool:
     return any(one.start_s - _NEAR_S <= time_s <= one.end_s + _NEAR_S for one in stretches)
 
 
-def _overlap(one: Stretch, other: Stretch) -> bool:
+def _overlap(one: TimeSpan, other: TimeSpan) -> bool:
     return one.start_s < other.end_s and other.start_s < one.end_s

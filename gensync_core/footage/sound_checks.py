@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from gensync_core.footage.findings import Finding
+from gensync_core.footage.findings import Finding, first_times
 from gensync_core.footage.sound_scan import SoundFacts
+from gensync_core.footage.time_spans import TimeSpan, joined, total_seconds
 from gensync_core.footage.tone_steadiness import BLOCK_S, BLOCK_STEP_S
-
-_MOST_SECONDS_NAMED: Final = 20
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,7 +83,7 @@ def has_enough_speech(facts: SoundFacts, params: SoundParams) -> Iterator[Findin
             "reject",
             f"hardly any speech is heard ({facts.speech_s:.1f} s of {facts.seconds:.1f} s); the mouth is learnt from speech, "
             "so give footage in which the speaker talks most of the time",
-            _named(facts.speech),
+            first_times(start_s for start_s, _ in facts.speech),
         )
     elif share < params.good_speech_share:
         yield Finding(
@@ -92,7 +91,7 @@ def has_enough_speech(facts: SoundFacts, params: SoundParams) -> Iterator[Findin
             "warn",
             f"speech is heard in {share:.0%} of it only ({facts.speech_s:.1f} s); the mouth is learnt from speech, "
             "so cut long silences, or record more talk",
-            _named(facts.speech),
+            first_times(start_s for start_s, _ in facts.speech),
         )
 
 
@@ -116,7 +115,7 @@ def is_not_overdriven(facts: SoundFacts, params: SoundParams) -> Iterator[Findin
             "warn",
             f"the sound is overdriven in {len(found)} of {len(facts.overdriven)} s: its peaks are cut off; "
             "record at a lower level (making it quieter afterwards does not help)",
-            tuple(round(facts.start_s + second, 3) for second in found[:_MOST_SECONDS_NAMED]),
+            first_times(round(facts.start_s + second, 3) for second in found),
         )
 
 
@@ -141,9 +140,9 @@ def has_no_music(facts: SoundFacts, params: SoundParams) -> Iterator[Finding]:
         yield Finding(
             "music",
             "warn",
-            f"music or another held tone (a hum, an alarm) is heard in about {_total_s(spans):.0f} s of it; "
+            f"music or another held tone (a hum, an alarm) is heard in about {total_seconds(spans):.0f} s of it; "
             "the mouth would learn to move with it, so give the speech without it",
-            _named(spans),
+            first_times(span.start_s for span in spans),
         )
 
 
@@ -151,26 +150,17 @@ def _is_silent(facts: SoundFacts, params: SoundParams) -> bool:
     return facts.loudest_dbfs < params.silent_dbfs
 
 
-def _music_spans(facts: SoundFacts, params: SoundParams) -> tuple[tuple[float, float], ...]:
-    spans: list[tuple[float, float]] = []
+def _music_spans(facts: SoundFacts, params: SoundParams) -> list[TimeSpan]:
+    blocks = []
     for block, steadiness in enumerate(facts.steadiness):
         if steadiness > params.music_steadiness:
             start_s = round(facts.start_s + block * BLOCK_STEP_S, 3)
-            joined = bool(spans) and spans[-1][1] >= start_s
-            spans[len(spans) - joined :] = [(spans[-1][0] if joined else start_s, round(start_s + BLOCK_S, 3))]
-    return tuple(spans)
+            blocks.append(TimeSpan(start_s, round(start_s + BLOCK_S, 3)))
+    return joined(blocks, gap_s=0.0)
 
 
 def _has_music(facts: SoundFacts, params: SoundParams) -> bool:
-    return _total_s(_music_spans(facts, params)) > params.max_music * facts.seconds
-
-
-def _total_s(spans: tuple[tuple[float, float], ...]) -> float:
-    return sum((end_s - start_s for start_s, end_s in spans), start=0.0)
-
-
-def _named(spans: tuple[tuple[float, float], ...]) -> tuple[float, ...]:
-    return tuple(start_s for start_s, _ in spans[:_MOST_SECONDS_NAMED])
+    return total_seconds(_music_spans(facts, params)) > params.max_music * facts.seconds
 
 
 SOUND_CHECKS: Final[tuple[Callable[[SoundFacts, SoundParams], Iterator[Finding]], ...]] = (

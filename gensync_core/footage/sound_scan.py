@@ -1,14 +1,13 @@
 """What is heard in footage, measured in one go: speech, levels, overdrive, held tones."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Bool
 
+from gensync_core.audio.torch_threads import fixed_threads
 from gensync_core.footage.tone_steadiness import ToneSteadiness
 from gensync_core.footage.voice_activity import CHUNK_S, CHUNK_SAMPLES, VoiceActivity
 from gensync_core.media.clip_cutting import Span, shared_span
@@ -81,7 +80,7 @@ def scan_sound(path: Path, found: Probe) -> SoundFacts:
     """
     span = shared_span(found) if found.has_video else Span(found.audio_start_s, found.audio_end_s)
     start_s = span.start_s - found.video_start_s if found.has_video else 0.0
-    with _one_thread():
+    with fixed_threads(1):
         voice, tones = VoiceActivity(), ToneSteadiness()
         powers, num_samples = [], 0
         for block in iter_sound(path, span, block_samples=_CHUNKS_PER_BLOCK * CHUNK_SAMPLES):
@@ -105,17 +104,6 @@ def scan_sound(path: Path, found: Probe) -> SoundFacts:
         overdriven=tuple(_overdriven(path, span)),
         steadiness=tuple(tones.steadiness),
     )
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    # More threads round differently; besides, importing silero_vad sets their number and never sets it back.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _spoken(speech: list[tuple[float, float]], num_chunks: int, margin_s: float = 0.0) -> Bool[np.ndarray, "C"]:

@@ -225,12 +225,18 @@ def _pictures(
     return ffmpeg_command.to_file([to_yuv(stream, params.resolution, params.resolution)], clip, **options)
 
 
-def _sound(source: Path, start_s: float, num_frames: int, limit_s: float) -> Int16[np.ndarray, "N"]:
+def sound_within(source: Path, span: Span, rate_hz: int) -> Any:
+    """A stream of the sound within a span on the footage's own clock: sample i is heard i / `rate_hz` after its beginning."""
+    # copyts: times in the graph are those that the probe saw, whatever the container's start.
     stream = ffmpeg_command.audio_input(source, copyts=None)
-    stream = stream.filter("atrim", start=f"{start_s:.6f}", end=f"{start_s + num_frames / FPS + 1:.6f}")
+    stream = stream.filter("atrim", start=f"{span.start_s:.6f}", end=f"{span.end_s:.6f}")
+    stream = stream.filter("asetpts", expr=f"PTS-{span.start_s:.6f}/TB")
     # async fills holes in the sound with silence, so that what follows stays where it belongs.
-    stream = stream.filter("asetpts", expr=f"PTS-{start_s:.6f}/TB")
-    stream = stream.filter("aresample", SAMPLE_RATE_HZ, **{"async": 1, "first_pts": 0})
+    return stream.filter("aresample", rate_hz, **{"async": 1, "first_pts": 0})
+
+
+def _sound(source: Path, start_s: float, num_frames: int, limit_s: float) -> Int16[np.ndarray, "N"]:
+    stream = sound_within(source, Span(start_s, start_s + num_frames / FPS + 1), SAMPLE_RATE_HZ)
     content = ffmpeg_command.read_all(ffmpeg_command.to_pipe(stream, format="s16le", ac=1, ar=SAMPLE_RATE_HZ), limit_s)
     samples = np.frombuffer(content, dtype="<i2")[: num_frames * SAMPLES_PER_FRAME]
     return np.pad(samples, (0, num_frames * SAMPLES_PER_FRAME - len(samples)))

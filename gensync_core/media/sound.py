@@ -8,7 +8,7 @@ from jaxtyping import Int16
 
 from gensync_core.errors import FootageRejected
 from gensync_core.media import ffmpeg_command
-from gensync_core.media.clip_cutting import SAMPLE_RATE_HZ, Span
+from gensync_core.media.clip_cutting import SAMPLE_RATE_HZ, Span, sound_within
 from gensync_core.media.ffmpeg_command import FfmpegFailed
 from gensync_core.media.probe import SoundFormat
 
@@ -35,11 +35,7 @@ def iter_sound(
         FootageRejected: there is no such file, it holds no sound, or decoding fails.
     """
     rate_hz, num_channels = sound_format
-    stream = ffmpeg_command.audio_input(path, copyts=None)
-    stream = stream.filter("atrim", start=f"{span.start_s:.6f}", end=f"{span.end_s:.6f}")
-    stream = stream.filter("asetpts", expr=f"PTS-{span.start_s:.6f}/TB")
-    stream = stream.filter("aresample", rate_hz, **{"async": 1, "first_pts": 0})
-    stream = stream.filter("asetnsamples", n=block_samples, p=1)
+    stream = sound_within(path, span, rate_hz).filter("asetnsamples", n=block_samples, p=1)
     output = ffmpeg_command.to_pipe(stream, format="s16le", ac=num_channels, ar=rate_hz)
     block = np.empty((block_samples, num_channels), dtype="<i2")
     num_left = round((span.end_s - span.start_s) * rate_hz)

@@ -7,15 +7,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from gensync_core.errors import FootageRejected
 from gensync_core.media import ffmpeg_command
 from gensync_core.media.clip_cutting import FPS, SAMPLES_PER_FRAME, Span, to_display
-from gensync_core.media.ffmpeg_command import FfmpegFailed
 from gensync_core.media.probe import Probe
 from gensync_core.media.sound import iter_sound
+from gensync_core.media.video import iter_raw
 
-_LIMIT_S = 120.0
-_SLOT_S = 1000  # frames are numbered, not timed, on their way through the pipe
 _SEEK_MARGIN_S = 1.0
 _FULL_SCALE = 32768
 
@@ -58,20 +55,7 @@ def stretch_frames(path: Path, found: Probe, stretch: Stretch, view: View) -> It
     stream = to_display(stream, found.width, found.height, found.square_pixels)
     stream = stream.filter("crop", view.width, view.height, view.x, view.y, exact=1)
     stream = stream.filter("scale", view.scaled_width, view.scaled_height, flags=ffmpeg_command.SCALING)
-    stream = stream.filter("settb", expr=_SLOT_S).filter("setpts", expr="N")
-    output = ffmpeg_command.to_pipe(stream, format="rawvideo", pix_fmt="rgb24", r=f"1/{_SLOT_S}")
-    frame = np.empty((view.scaled_height, view.scaled_width, 3), dtype=np.uint8)
-
-    def next_block() -> memoryview:
-        nonlocal frame
-        frame = np.empty_like(frame)
-        return frame.reshape(-1).data
-
-    try:
-        for _ in ffmpeg_command.read_blocks(output, next_block, _LIMIT_S):
-            yield frame
-    except FfmpegFailed as error:
-        raise FootageRejected(f"{path}: cannot be decoded ({error}); convert it to MP4 with H.264 and try again") from error
+    yield from iter_raw(path, stream, (view.scaled_height, view.scaled_width, 3), "rgb24")
 
 
 def stretch_sound(path: Path, found: Probe, stretch: Stretch) -> Float[np.ndarray, "N"]:

@@ -31,6 +31,7 @@ __all__ = [
     "ffmpeg_binary",
     "iter_frames",
     "iter_labels",
+    "iter_raw",
     "probe",
 ]
 
@@ -74,7 +75,7 @@ def iter_frames(
         shown_width, shown_height = crop[2], crop[3]
     size = (height or shown_height, width or shown_width)
     stream = stream.filter("scale", size[1], size[0], flags=ffmpeg_command.SCALING)
-    yield from _iter_raw(path, stream, (*size, 3), "rgb24")
+    yield from iter_raw(path, stream, (*size, 3), "rgb24")
 
 
 def iter_labels(path: Path) -> Iterator[UInt8[np.ndarray, "H W"]]:
@@ -84,10 +85,15 @@ def iter_labels(path: Path) -> Iterator[UInt8[np.ndarray, "H W"]]:
         FootageRejected: the file holds no video or decoding fails.
     """
     width, height, _ = display_size(path)
-    yield from _iter_raw(path, ffmpeg_command.video_input(path), (height, width), "gray")
+    yield from iter_raw(path, ffmpeg_command.video_input(path), (height, width), "gray")
 
 
-def _iter_raw(path: Path, stream: Any, shape: tuple[int, ...], pixel_format: str) -> Iterator[np.ndarray]:
+def iter_raw(path: Path, stream: Any, shape: tuple[int, ...], pixel_format: str) -> Iterator[np.ndarray]:
+    """Every frame of a filtered stream, as uint8 of the given shape.
+
+    Raises:
+        FootageRejected: decoding fails.
+    """
     # ffmpeg repeats or drops frames until a raw output has a constant rate, and no option that prevents it exists in all
     # versions. So every frame gets a slot of its own, so long that no frame's duration reaches into the next.
     stream = stream.filter("settb", expr=_SLOT_S).filter("setpts", expr="N")

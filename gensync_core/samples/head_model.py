@@ -105,12 +105,19 @@ def pose_head(
 ) -> PosedHead:
     """Move the face by `displacement_px`, then the head rigidly about its pivot, as far as each point follows it."""
     K = model.camera.matrix().astype(np.float64)
-    points = unproject(model.points_px + displacement_px, model.depth, K)
-    rotation = rotation_of(yaw_pitch_roll_deg)
-    moved = (points - model.pivot) @ rotation.T + model.pivot + shift
-    points = points + model.follow[:, None] * (moved - points)
+    return turn_head(model, unproject(model.points_px + displacement_px, model.depth, K), yaw_pitch_roll_deg, shift)
+
+
+def turn_head(
+    model: HeadModel, points: Float[np.ndarray, "V 3"], yaw_pitch_roll_deg: np.ndarray, shift: np.ndarray
+) -> PosedHead:
+    """Move the head rigidly about its pivot, with `points` (camera's frame) of its surface as far as each follows it."""
     movement = np.eye(4)
-    movement[:3, :3], movement[:3, 3] = rotation, model.pivot + shift - rotation @ model.pivot
+    movement[:3, :3] = rotation_of(yaw_pitch_roll_deg)
+    movement[:3, 3] = model.pivot + shift - movement[:3, :3] @ model.pivot
+    moved = (points - model.pivot) @ movement[:3, :3].T + model.pivot + shift
+    points = points + model.follow[:, None] * (moved - points)
+    K = model.camera.matrix().astype(np.float64)
     return PosedHead(project(points, K), points[:, 2], movement @ model.head_to_camera)
 
 

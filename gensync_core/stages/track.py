@@ -8,13 +8,13 @@ import pandas as pd
 
 from gensync_core.artefacts import atomic_path, write_json, write_tensors
 from gensync_core.errors import FootageRejected
-from gensync_core.face import expression, regions
-from gensync_core.face.landmarks import FaceMesh
+from gensync_core.face import expression
+from gensync_core.face.landmarks import follow_face
 from gensync_core.face.skin_points import FrontView, SkinFollower, SkinPoints
 from gensync_core.face.torso_tracker import BodyView, TorsoTrack, body_poses, reference_frame, track_torso
 from gensync_core.face.tracker import Track, track
 from gensync_core.geometry.rotation import matrix_to_quat
-from gensync_core.media.video import Probe, iter_frames, iter_labels, probe
+from gensync_core.media.video import iter_frames, iter_labels, probe
 from gensync_core.params import Params
 from gensync_core.paths import Project, SpeakerPaths
 from gensync_core.progress import progress
@@ -28,7 +28,8 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     """
     paths = project.speaker(project.registry().get(speaker_id))
     clip = probe(paths.clip)
-    landmarks, confidence = _landmarks(paths, clip)
+    with progress("track", clip.num_frames) as job:
+        landmarks, confidence = follow_face(iter_frames(paths.clip), job.advance)
     try:
         first = track(landmarks, confidence, clip.width, clip.height, params.track)
     except FootageRejected as error:
@@ -37,19 +38,6 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     skin, body = _follow(paths, first, reference)
     result = first if skin is None else track(landmarks, confidence, clip.width, clip.height, params.track, skin)
     _write(paths, result, body_poses(body, result.camera), reference, clip.fps)
-
-
-def _landmarks(paths: SpeakerPaths, clip: Probe) -> tuple[np.ndarray, np.ndarray]:
-    """Landmarks [T, 478, 3] px, NaN where no face is seen, and their confidence [T]."""
-    lost = np.full((regions.NUM_LANDMARKS, 3), np.nan, dtype=np.float32)
-    landmarks, confidence = [], []
-    with FaceMesh() as mesh, progress("track", clip.num_frames) as job:
-        for frame in iter_frames(paths.clip):
-            face = mesh.detect(frame)
-            landmarks.append(lost if face is None else face.landmarks)
-            confidence.append(0.0 if face is None else face.confidence)
-            job.advance()
-    return np.array(landmarks, dtype=np.float32).reshape(-1, *lost.shape), np.array(confidence, dtype=np.float32)
 
 
 def _follow(paths: SpeakerPaths, first: Track, reference: int) -> tuple[SkinPoints | None, TorsoTrack]:

@@ -6,7 +6,6 @@ import torch
 from made_up_avatar import FEATURES, avatar
 from made_up_training import trainee_of
 
-from gensync_core.evaluation import trial
 from gensync_core.evaluation.controls import shuffled_features
 from gensync_core.evaluation.cross_driving import following_in_pictures, following_of_lips
 from gensync_core.evaluation.lip_motion import lip_openings
@@ -96,7 +95,7 @@ class BrightnessMesh:
 
 
 def test_in_pictures_the_opening_is_read_from_rendered_frames_of_a_still_head(monkeypatch):
-    monkeypatch.setattr(trial, "FaceMesh", BrightnessMesh)
+    monkeypatch.setattr("gensync_core.face.landmarks.FaceMesh", BrightnessMesh)
     made = avatar(20)
     painting = PaintingAvatar(made.network, made.state, made.backend)
     loudness = np.random.default_rng(3).random(NUM_FRAMES)

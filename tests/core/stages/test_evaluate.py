@@ -115,7 +115,7 @@ def project(tmp_path, openings, monkeypatch):
         path.write_bytes(b"weights")
     for path in (paths.coarse_log, paths.training_log):
         path.write_text("step,name,value\n20,loss,0.5\n40,loss,0.25\n")
-    monkeypatch.setattr(trial, "FaceMesh", FakeMesh)
+    monkeypatch.setattr("gensync_core.face.landmarks.FaceMesh", FakeMesh)
     monkeypatch.setattr(
         trial, "encode", lambda samples, _: SpeechFeatures(np.full((len(samples) // 640, 4), 0.1, np.float32), "", "", 0)
     )

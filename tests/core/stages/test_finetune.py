@@ -40,7 +40,7 @@ class Faceless:
 @pytest.fixture(autouse=True, scope="module")
 def faceless():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trial, "FaceMesh", Faceless)
+        patch.setattr("gensync_core.face.landmarks.FaceMesh", Faceless)
         yield
 
 
