@@ -35,7 +35,8 @@ from landmark_training import Student, train_on_landmarks
 
 from gensync_core.artefacts import atomic_path, sha256_of
 from gensync_core.assets import WHISPER_TINY_EN
-from gensync_core.audio.features import LOG_MEL, AudioParams, encode
+from gensync_core.audio.audio_params import AudioParams
+from gensync_core.audio.features import LOG_MEL, encode
 from gensync_core.audio.waveform import FPS, SAMPLES_PER_FRAME, load_waveform, silence
 from gensync_core.dataset.clip_dataset import ClipDataset
 from gensync_core.evaluation.controls import shuffled_features

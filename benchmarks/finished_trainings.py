@@ -20,7 +20,7 @@ from gensync_core.dataset.clip_dataset import ClipDataset
 from gensync_core.gaussians.rasterize import choose_backend
 from gensync_core.model.gensync import GenSync
 from gensync_core.progress import Tick, use_sink
-from gensync_core.training.fit import FitParams
+from gensync_core.training.schedules import FitParams
 
 _TOLD_EVERY_S = 20.0
 

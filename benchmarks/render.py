@@ -31,7 +31,8 @@ from rasterize import head_scene
 
 from gensync_core.artefacts import read_tensors
 from gensync_core.gaussians.cloud import GaussianCloud
-from gensync_core.gaussians.rasterize import Backend, RenderParams, choose_backend
+from gensync_core.gaussians.rasterize import Backend, choose_backend
+from gensync_core.gaussians.render_params import RenderParams
 from gensync_core.gaussians.spherical_harmonics import SH_C0
 from gensync_core.geometry.camera import Intrinsics
 from gensync_core.geometry.motion import Motion

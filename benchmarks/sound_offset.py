@@ -24,7 +24,7 @@ from gensync_core.audio.waveform import FPS, SAMPLES_PER_FRAME
 from gensync_core.face.landmarks import FaceMesh, detect_faces
 from gensync_core.footage import mouth_scan
 from gensync_core.footage.findings import FaceBox, FaceSample, Footage
-from gensync_core.footage.mouth_checks import MouthParams
+from gensync_core.footage.gate_params import MouthParams
 from gensync_core.footage.sound_offset import (
     OffsetMaps,
     WatchedSpeech,

@@ -48,7 +48,8 @@ from gensync_core.face import regions
 from gensync_core.face.landmarks import follow_face
 from gensync_core.face.skin_points import PX_PER_DM, FrontView, SkinFollower
 from gensync_core.face.torso_tracker import reference_frame
-from gensync_core.face.tracker import Track, TrackParams, track
+from gensync_core.face.track_params import TrackParams
+from gensync_core.face.tracker import Track, track
 from gensync_core.geometry.rotation import angle_between, matrix_to_rotvec
 from gensync_core.media.video import iter_frames, probe
 from gensync_core.params import load_params

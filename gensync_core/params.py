@@ -10,21 +10,19 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import yaml
 
-from gensync_core.audio.features import AudioParams
-from gensync_core.dataset.clip_dataset import SplitParams
+from gensync_core.audio.audio_params import AudioParams
+from gensync_core.dataset.split_params import SplitParams
 from gensync_core.errors import UsageError
 from gensync_core.evaluation.report import EvaluateParams
 from gensync_core.face.parsing import ParseParams
-from gensync_core.face.tracker import TrackParams
+from gensync_core.face.track_params import TrackParams
 from gensync_core.footage.gate_params import GateParams
-from gensync_core.gaussians.rasterize import RenderParams
+from gensync_core.gaussians.render_params import RenderParams
 from gensync_core.losses.weights import LossParams
 from gensync_core.media.video import IngestParams
-from gensync_core.model.gensync import ModelParams
-from gensync_core.rendering.synthesis import SynthParams
-from gensync_core.training.coarse import CoarseParams
-from gensync_core.training.finetune import FinetuneParams
-from gensync_core.training.fit import FitParams
+from gensync_core.model.model_params import ModelParams
+from gensync_core.rendering.synth_params import SynthParams
+from gensync_core.training.schedules import CoarseParams, FinetuneParams, FitParams
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gensync_core.assets import WHISPER_TINY_EN, resolve
+from gensync_core.audio.audio_params import AudioParams
 from gensync_core.audio.frame_grid import Chunking, StateEncoder, encode_stream, widest
 from gensync_core.audio.log_mel import NUM_MELS, LogMelEncoder, whisper_log_mel
 from gensync_core.audio.torch_threads import fixed_threads
@@ -34,27 +35,6 @@ _NUM_THREADS = 2  # fixed: another number rounds differently
 _CHUNK_FRAMES = 30 * FPS
 _MARGIN_FRAMES = 62  # 2.5 s
 _STATES_PER_FRAME = 2  # Whisper: 50 Hz
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class AudioParams:
-    """Section `audio` of `params.yaml`.
-
-    Attributes:
-        encoder: `whisper-tiny.en`, `log-mel`, a hub id, or a local folder (HuBERT, wav2vec2 or Whisper of transformers).
-        layer: which hidden state: 0 enters the first block, n leaves block n. Not used by log-mel.
-        allow_log_mel_fallback: use log-mel, and say so, where the encoder's weights are found nowhere.
-    """
-
-    encoder: str
-    layer: int
-    allow_log_mel_fallback: bool
-
-    def __post_init__(self) -> None:
-        if not self.encoder:
-            raise ValueError("encoder is empty, expected a name such as 'whisper-tiny.en'")
-        if self.layer < 0:
-            raise ValueError(f"layer is {self.layer}, expected at least 0")
 
 
 class SpeechFeatures(NamedTuple):
@@ -247,6 +227,8 @@ class _WhisperEncoder:
 
     def __init__(self, encoder: Any, layer: int) -> None:
         self._encoder, self._layer = encoder, layer
+        if 0 < layer < len(encoder.layers):  # what lies above is not asked for
+            encoder.layers, encoder.layer_norm = encoder.layers[:layer], torch.nn.Identity()
         self.chunk_frames = encoder.config.max_source_positions // _STATES_PER_FRAME
         self.margin_frames = min(_MARGIN_FRAMES, self.chunk_frames // 6)
 

@@ -15,30 +15,12 @@ from PIL import Image
 from torch import Tensor
 
 from gensync_core.artefacts import read_json, read_tensors
+from gensync_core.dataset.split_params import SplitParams
 from gensync_core.errors import ArtefactBroken
 from gensync_core.geometry.camera import Intrinsics
 from gensync_core.geometry.motion import Motion
 from gensync_core.media.frames import FrameStore
 from gensync_core.paths import SpeakerPaths
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SplitParams:
-    """How a clip is divided in time.
-
-    Attributes:
-        test_share: last share of every clip that training never sees (1/11 in the papers' protocol).
-    """
-
-    test_share: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.test_share < 0.5:
-            raise ValueError(f"test_share must lie in (0, 0.5), got {self.test_share}")
-
-    def num_train(self, num_frames: int) -> int:
-        """Frames 0 .. num_train - 1 train, the rest tests."""
-        return max(1, num_frames - max(1, round(num_frames * self.test_share)))
 
 
 class Frame(NamedTuple):

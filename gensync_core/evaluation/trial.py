@@ -9,7 +9,8 @@ import numpy as np
 import soundfile
 import torch
 
-from gensync_core.audio.features import AudioParams, encode
+from gensync_core.audio.audio_params import AudioParams
+from gensync_core.audio.features import encode
 from gensync_core.audio.waveform import FPS, SAMPLES_PER_FRAME, silence
 from gensync_core.dataset.clip_dataset import ClipDataset, mouth_box
 from gensync_core.evaluation import contact_sheet

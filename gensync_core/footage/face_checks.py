@@ -15,7 +15,7 @@ def shows_somebody(footage: Footage, params: GateParams) -> Iterator[Finding]:
     """`no_face`."""
     empty = [sample for sample in footage.samples if not sample.faces]
     share = len(empty) / max(len(footage.samples), 1)
-    if share > params.max_without_face or not footage.samples:
+    if share > params.max_without_face or len(empty) == len(footage.samples):
         yield Finding(
             "no_face",
             "reject",

@@ -4,6 +4,7 @@
 `fixed` is mended at ingestion, `warn` is for the person to judge. The checks themselves are in `footage.*_checks`.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -177,8 +178,11 @@ def _sample_faces(path: Path, found: Probe, params: GateParams, senses: Senses) 
     scale = min(1.0, _LONGER_SIDE_PX / max(found.width, found.height))
     width, height = max(round(found.width * scale), 1), max(round(found.height * scale), 1)
     samples = []
-    with progress(f"faces {path.name}", max(round(found.video_duration_s * rate), 1)) as bar:
-        for index, frame in enumerate(iter_frames(path, fps=rate, width=width, height=height)):
+    expected = max(round(found.video_duration_s * rate), 1)
+    # Times that only the decoder sees can make it repeat a picture for hours.
+    frames = itertools.islice(iter_frames(path, fps=rate, width=width, height=height), expected + 2)
+    with progress(f"faces {path.name}", expected) as bar:
+        for index, frame in enumerate(frames):
             faces = sorted(senses.faces(frame), key=lambda face: -face.h)
             people = [face for face in faces if face.h >= params.min_face_ratio * faces[0].h]
             boxes = tuple(FaceBox(face.x / scale, face.y / scale, face.w / scale, face.h / scale) for face in people)

@@ -1,70 +1,19 @@
 """Checks of the speaker's mouth, of how the head is held, and of how late the sound is; to add one, name it at the end."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from jaxtyping import Bool
 
 from gensync_core.footage.findings import Finding, first_times
+from gensync_core.footage.gate_params import MouthParams
 from gensync_core.footage.mouth_scan import MouthFacts
 from gensync_core.footage.sound_offset import SoundOffset
 from gensync_core.media.clip_cutting import FPS
 
 _MIN_SPEECH_FRAMES: Final = 2 * FPS
 _ALWAYS: Final = 0.9
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class MouthParams:
-    """How the speaker is to be seen.
-
-    Attributes:
-        max_beyond: share of the face's height that may reach past the picture's border.
-        max_yaw_deg: turn to a side at which the far half of the mouth is lost; as the mesh sees it, 48 degrees are 38.
-        max_pitch_deg: likewise up or down.
-        max_share: of the frames that may be out of the picture, or turned away, before footage is rejected.
-        worth_a_warning: share of them from which it is said.
-        min_lip_redness: a* of lips over that of the skin around them (CIELAB); less is no lips.
-        min_skin_chroma: of the cheeks (CIELAB); footage with less is black and white, and lips are not told by colour.
-        min_hidden_s: shortest time of a hidden mouth that is said.
-        min_motion: standard deviation of the mouth's opening, over the inter-ocular distance, within 2 s of speech.
-        min_offset_s: offset of the sound from which it is said; people differ by 0.08 s.
-        min_certainty: of an offset that is said (see `SoundOffset`).
-        min_certainty_shift: of an offset by which the sound is shifted.
-    """
-
-    max_beyond: float | int = 0.03
-    max_yaw_deg: float | int = 32.0
-    max_pitch_deg: float | int = 35.0
-    max_share: float | int = 0.6
-    worth_a_warning: float | int = 0.05
-    min_lip_redness: float | int = 0.8
-    min_skin_chroma: float | int = 4.0
-    min_hidden_s: float | int = 0.5
-    min_motion: float | int = 0.006
-    min_offset_s: float | int = 0.12
-    min_certainty: float | int = 3.5
-    min_certainty_shift: float | int = 4.2
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.max_beyond <= 1:
-            raise ValueError(f"gate.mouth.max_beyond is {self.max_beyond}, expected 0 to 1")
-        if not 0 < self.worth_a_warning <= self.max_share <= 1:
-            raise ValueError(
-                "gate.mouth.worth_a_warning must be more than 0 and at most gate.mouth.max_share, which is at most 1"
-            )
-        for name in ("max_yaw_deg", "max_pitch_deg"):
-            if not 10 <= getattr(self, name) <= 90:
-                raise ValueError(f"gate.mouth.{name} is {getattr(self, name)}, expected 10 to 90")
-        for name in ("min_skin_chroma", "min_hidden_s", "min_motion"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"gate.mouth.{name} is {getattr(self, name)}, expected at least 0")
-        if not 0.04 <= self.min_offset_s <= 0.5:
-            raise ValueError(f"gate.mouth.min_offset_s is {self.min_offset_s}, expected 0.04 to 0.5")
-        if not 0 < self.min_certainty <= self.min_certainty_shift:
-            raise ValueError("gate.mouth.min_certainty must be more than 0 and at most gate.mouth.min_certainty_shift")
 
 
 MouthCheck = Callable[[MouthFacts, MouthParams], Iterator[Finding]]

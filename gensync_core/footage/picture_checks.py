@@ -1,66 +1,15 @@
 """Checks of what the pictures are like; to add one, name it in the list at the end."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from gensync_core.footage.findings import Finding, first_times
+from gensync_core.footage.gate_params import PictureParams
 from gensync_core.footage.picture_scan import PictureFacts
 from gensync_core.footage.time_spans import total_seconds
 from gensync_core.media.tone_mapping import HDR_TRANSFERS, needs_tone_mapping
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PictureParams:
-    """What the pictures must be like.
-
-    Attributes:
-        max_damaged: share of the footage that may be damaged.
-        max_damaged_s: damage that is tolerated in footage of any length.
-        max_cuts: scene cuts that are tolerated in footage of any length.
-        max_cuts_per_minute: scene cuts a minute that are tolerated in longer footage.
-        min_black_s: shorter black stretches are left unsaid.
-        max_black: share of the footage that may be black.
-        min_frozen_s: a picture that stands still for less is left unsaid; a speaker's face never does for this long.
-        max_frozen: share of the footage that may stand still.
-        good_blur: of the face, median over time, 0 (sharp) to 1: up to here it is sharp enough.
-        max_blur: likewise, beyond which neither lips nor teeth are seen.
-        good_bright: grey level that the face's highlights should reach, 0 to 255. Not its mean: skin may be dark.
-        min_bright: likewise, below which the face is not seen.
-        good_clipped: share of the face that may be white without detail.
-        max_clipped: likewise, beyond which the face is not seen.
-    """
-
-    max_damaged: float | int = 0.1
-    max_damaged_s: float | int = 1.0
-    max_cuts: int = 2
-    max_cuts_per_minute: float | int = 4.0
-    min_black_s: float | int = 0.2
-    max_black: float | int = 0.25
-    min_frozen_s: float | int = 0.6
-    max_frozen: float | int = 0.25
-    good_blur: float | int = 0.58
-    max_blur: float | int = 0.8
-    good_bright: float | int = 90.0
-    min_bright: float | int = 40.0
-    good_clipped: float | int = 0.1
-    max_clipped: float | int = 0.5
-
-    def __post_init__(self) -> None:
-        for name in ("max_damaged", "max_black", "max_frozen", "good_blur", "max_blur", "good_clipped", "max_clipped"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"gate.picture.{name} is {getattr(self, name)}, expected 0 to 1")
-        for lower, upper in (("good_blur", "max_blur"), ("min_bright", "good_bright"), ("good_clipped", "max_clipped")):
-            if getattr(self, lower) > getattr(self, upper):
-                raise ValueError(f"gate.picture.{lower} is {getattr(self, lower)}, expected at most gate.picture.{upper}")
-        if not 0 <= self.min_bright <= self.good_bright <= 255:
-            raise ValueError(f"gate.picture.min_bright and good_bright must be 0 to 255, {self.good_bright} is not")
-        if min(self.max_damaged_s, self.max_cuts, self.max_cuts_per_minute) < 0:
-            raise ValueError("gate.picture.max_damaged_s, max_cuts and max_cuts_per_minute must be at least 0")
-        if self.min_black_s < 0.2 or self.min_frozen_s < 0.2:
-            raise ValueError("gate.picture.min_black_s and gate.picture.min_frozen_s must be at least 0.2")
 
 
 def is_undamaged(facts: PictureFacts, params: PictureParams) -> Iterator[Finding]:

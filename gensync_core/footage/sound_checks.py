@@ -1,64 +1,13 @@
 """Checks of what is heard; to add one, name it in the list at the end."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from gensync_core.footage.findings import Finding, first_times
+from gensync_core.footage.gate_params import SoundParams
 from gensync_core.footage.sound_scan import SoundFacts
 from gensync_core.footage.time_spans import TimeSpan, joined, total_seconds
 from gensync_core.footage.tone_steadiness import BLOCK_S, BLOCK_STEP_S
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SoundParams:
-    """What the sound must be like.
-
-    Attributes:
-        silent_dbfs: level of the loudest second, below which the sound track is silent.
-        min_speech_s: of speech.
-        min_speech_share: seconds of speech over seconds of sound, below which there is practically none.
-        good_speech_share: likewise, below which most of the footage teaches nothing.
-        quiet_dbfs: level of the speech, below which it is quiet.
-        min_speech_over_background_db: level of the speech over that of the pauses.
-        max_overdriven: share of the samples of a second at full scale, beyond which that second is overdriven.
-        max_overdriven_seconds: share of the seconds that may be overdriven.
-        music_steadiness: beyond this, 2.56 s sound like music: see `footage.tone_steadiness`.
-        max_music: share of the footage that may sound like music.
-    """
-
-    silent_dbfs: float | int = -65.0
-    min_speech_s: float | int = 1.0
-    min_speech_share: float | int = 0.02
-    good_speech_share: float | int = 0.3
-    quiet_dbfs: float | int = -42.0
-    min_speech_over_background_db: float | int = 12.0
-    max_overdriven: float | int = 1.0e-3
-    max_overdriven_seconds: float | int = 0.05
-    music_steadiness: float | int = 0.42
-    max_music: float | int = 0.1
-
-    def __post_init__(self) -> None:
-        for name in ("min_speech_share", "good_speech_share", "max_overdriven", "max_overdriven_seconds", "max_music"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"gate.sound.{name} is {getattr(self, name)}, expected 0 to 1")
-        if self.min_speech_share > self.good_speech_share:
-            raise ValueError(
-                f"gate.sound.min_speech_share is {self.min_speech_share}, expected at most gate.sound.good_speech_share"
-            )
-        if not -100 < self.silent_dbfs < self.quiet_dbfs <= 0:
-            raise ValueError(
-                f"gate.sound.silent_dbfs is {self.silent_dbfs} and gate.sound.quiet_dbfs {self.quiet_dbfs}, "
-                "expected -100 < silent_dbfs < quiet_dbfs <= 0"
-            )
-        if self.min_speech_s < 0:
-            raise ValueError(f"gate.sound.min_speech_s is {self.min_speech_s}, expected at least 0")
-        if not 0 <= self.min_speech_over_background_db <= 60:
-            raise ValueError(
-                f"gate.sound.min_speech_over_background_db must be 0 to 60, not {self.min_speech_over_background_db}"
-            )
-        if not 0 < self.music_steadiness <= 5:
-            raise ValueError(f"gate.sound.music_steadiness is {self.music_steadiness}, expected more than 0 and at most 5")
 
 
 def is_heard(facts: SoundFacts, params: SoundParams) -> Iterator[Finding]:

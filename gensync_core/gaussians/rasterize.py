@@ -15,31 +15,12 @@ from torch import Tensor
 
 from gensync_core.errors import UsageError
 from gensync_core.gaussians.backends import cpu_runtime, gsplat_cuda, reference
+from gensync_core.gaussians.render_params import RenderParams
 from gensync_core.gaussians.spherical_harmonics import view_colors
 
 _log = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "cpu", "gsplat", "reference")
 RENDER_MODES = ("RGB", "RGB+D")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class RenderParams:
-    """Which renderer runs, and how wide.
-
-    Attributes:
-        backend: `auto` (gsplat where there is a CUDA device, else cpu), `cpu`, `gsplat` or `reference` (slow oracle).
-        threads: threads of the CPU kernels, at least 1; they change speed, never a result.
-    """
-
-    backend: str
-    threads: int
-
-    def __post_init__(self) -> None:
-        if self.backend not in BACKENDS:
-            raise ValueError(f"backend is {self.backend!r}, expected one of {', '.join(BACKENDS)}")
-        if self.threads < 1:
-            raise ValueError(f"threads must be at least 1, got {self.threads}")
 
 
 @dataclass(frozen=True, slots=True)

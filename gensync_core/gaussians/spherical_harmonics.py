@@ -8,13 +8,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gensync_core.gaussians.render_params import MAX_DEGREE
+
 SH_C0 = 0.28209479177387814
 """The constant harmonic."""
 _C1 = 0.4886025119029199
 _C2 = 1.0925484305920792
 _C2_ZZ = 0.31539156525252005
 _C2_XX = 0.5462742152960396
-MAX_DEGREE = 2
 
 
 def basis(directions: Float[Tensor, "... 3"], degree: int) -> Float[Tensor, "... K"]:

@@ -1,14 +1,12 @@
 """Pinhole cameras without distortion, and rigid poses. OpenCV axes; pixel centres at +0.5."""
 
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-Array = TypeVar("Array", np.ndarray, Tensor)
+from gensync_core.geometry.arrays import Array, stack
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +41,7 @@ def unproject(pixels: Array, depth: Array, K: Array) -> Array:
     focal, centre = (K[0, 0], K[1, 1]), (K[0, 2], K[1, 2])
     x = (pixels[..., 0] - centre[0]) / focal[0] * depth
     y = (pixels[..., 1] - centre[1]) / focal[1] * depth
-    parts: Any = [x, y, depth]
-    stacked: Any = torch.stack(parts, dim=-1) if isinstance(pixels, Tensor) else np.stack(parts, axis=-1)
-    return stacked
+    return stack([x, y, depth])
 
 
 def transform(points: Array, pose: Array) -> Array:
@@ -71,6 +67,4 @@ def invert_pose(pose: Array) -> Array:
 
 
 def _transposed(matrices: Any) -> Any:
-    if isinstance(matrices, Tensor):
-        return matrices.transpose(-1, -2)
-    return np.swapaxes(matrices, -1, -2)
+    return np.swapaxes(matrices, -1, -2) if isinstance(matrices, np.ndarray) else matrices.transpose(-1, -2)

@@ -4,14 +4,13 @@ Each function takes numpy arrays or torch tensors with any leading axes and give
 differentiable away from angles of pi.
 """
 
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
-Array = TypeVar("Array", np.ndarray, Tensor)
+from gensync_core.geometry.arrays import Array, stack
+
 _TINY = 1e-12
 
 
@@ -23,7 +22,7 @@ def quat_to_matrix(quats: Array) -> Array:
         *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
         *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
     ]
-    return _stack(rows).reshape(*quats.shape[:-1], 3, 3)
+    return stack(rows).reshape(*quats.shape[:-1], 3, 3)
 
 
 def matrix_to_quat(matrices: Array) -> Array:
@@ -37,9 +36,11 @@ def matrix_to_quat(matrices: Array) -> Array:
     x = (w[1], 1 + a - b - c, m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0])
     y = (w[2], x[2], 1 - a + b - c, m[..., 1, 2] + m[..., 2, 1])
     z = (w[3], x[3], y[3], 1 - a - b + c)
-    candidates = _stack([_stack(list(row)) for row in (w, x, y, z)])  # [.., component, formula]
-    divisors = _stack([w[0], x[1], y[2], z[3]])
-    if isinstance(candidates, Tensor):
+    candidates = stack([stack(list(row)) for row in (w, x, y, z)])  # [.., component, formula]
+    divisors = stack([w[0], x[1], y[2], z[3]])
+    if not isinstance(candidates, np.ndarray):
+        import torch
+
         index = divisors.argmax(-1)[..., None, None].expand(*divisors.shape[:-1], 4, 1)
         quats: Any = torch.take_along_dim(candidates, index, dim=-1)[..., 0]
         quats = quats * torch.where(quats[..., :1] < 0, -1.0, 1.0).to(quats)
@@ -57,7 +58,9 @@ def rotvec_to_matrix(rotvecs: Array) -> Array:
     """
     angle = _norm(rotvecs)[..., None]
     K = skew(rotvecs)
-    if isinstance(rotvecs, Tensor):
+    if not isinstance(rotvecs, np.ndarray):
+        import torch
+
         eye: Any = torch.eye(3).to(rotvecs)
         return eye + torch.sinc(angle / np.pi) * K + 0.5 * torch.sinc(angle / (2 * np.pi)) ** 2 * (K @ K)
     eye = np.eye(3, dtype=rotvecs.dtype)
@@ -71,7 +74,9 @@ def matrix_to_rotvec(matrices: Array) -> Array:
 
 def quat_to_rotvec(quats: Array) -> Array:
     """Rotation vectors [.., 3] in rad, at most pi long, of unit quaternions [.., 4]."""
-    if isinstance(quats, Tensor):
+    if not isinstance(quats, np.ndarray):
+        import torch
+
         quats = quats * torch.where(quats[..., :1] < 0, -1.0, 1.0).to(quats)
         sine = _norm(quats[..., 1:])
         return quats[..., 1:] * (2 * torch.atan2(sine, quats[..., :1]) / sine)
@@ -83,7 +88,9 @@ def quat_to_rotvec(quats: Array) -> Array:
 def rotvec_to_quat(rotvecs: Array) -> Array:
     """Unit quaternions [.., 4] of rotation vectors [.., 3] in rad."""
     angle = _norm(rotvecs)
-    if isinstance(rotvecs, Tensor):
+    if not isinstance(rotvecs, np.ndarray):
+        import torch
+
         return torch.cat([torch.cos(angle / 2), 0.5 * torch.sinc(angle / (2 * np.pi)) * rotvecs], dim=-1)
     return np.concatenate([np.cos(angle / 2), 0.5 * np.sinc(angle / (2 * np.pi)) * rotvecs], axis=-1)
 
@@ -92,7 +99,7 @@ def quat_multiply(first: Array, second: Array) -> Array:
     """The quaternion [.., 4] that rotates by `second`, then by `first`."""
     aw, ax, ay, az = _unbind(first)
     bw, bx, by, bz = _unbind(second)
-    return _stack(
+    return stack(
         [
             aw * bw - ax * bx - ay * by - az * bz,
             aw * bx + ax * bw + ay * bz - az * by,
@@ -122,7 +129,7 @@ def skew(vectors: Array) -> Array:
     """Matrices [.., 3, 3] that do what the cross product with a vector [.., 3] does."""
     x, y, z = _unbind(vectors)
     zero = x * 0
-    return _stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(*vectors.shape[:-1], 3, 3)
+    return stack([zero, -z, y, z, zero, -x, -y, x, zero]).reshape(*vectors.shape[:-1], 3, 3)
 
 
 def _norm(values: Any) -> Any:
@@ -132,7 +139,3 @@ def _norm(values: Any) -> Any:
 
 def _unbind(values: Array) -> list[Array]:
     return [values[..., index] for index in range(values.shape[-1])]
-
-
-def _stack(parts: list[Any]) -> Any:
-    return torch.stack(parts, dim=-1) if isinstance(parts[0], Tensor) else np.stack(parts, axis=-1)

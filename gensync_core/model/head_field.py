@@ -25,7 +25,6 @@ _NOT_BY_THE_MOUTH = (0.0, 0.0, 1.0, 1.0, 0.0)
 """Tokens {h, z, eye, pose, null} that the mouth does not listen to."""
 _BAR = 20.0
 """Taken off the logits of these at the mouth's centre: nothing is left of their weight."""
-DEFORMABLE = ("mean", "opacity", "scale", "quat")
 _UNITS = {"opacity": 1.0, "scale": 0.1, "quat": 0.1}
 """Size of one output unit; that of the means is a parameter."""
 

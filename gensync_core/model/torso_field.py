@@ -11,8 +11,10 @@ from gensync_core.model.hash_triplane import HashTriplane
 
 _ANCHORS = [[0.0, 1.2, 0.5], [-0.8, 1.2, 0.5], [0.8, 1.2, 0.5]]
 """Three points below the head in decimetre of the canonical frame: throat, left and right."""
-_BODY_SCALE = 50.0
-"""Makes a body's motion, some hundredths in its matrix, as large as other inputs."""
+_BODY_ANCHORS = [[0.0, 1.2, 0.5], [-1.5, 2.2, 0.5], [1.5, 2.2, 0.5]]
+"""Throat and shoulders, where the body's motion was seen: elsewhere what is tracked says little."""
+_CODE_SCALE = 10.0
+"""Makes motions of centimetres as large as other inputs."""
 
 
 class TorsoField(nn.Module):
@@ -23,11 +25,13 @@ class TorsoField(nn.Module):
     """
 
     anchors: Tensor
+    body_anchors: Tensor
 
     def __init__(self, triplane: HashTriplane, identity_size: int, hidden_size: int = 32, mean_scale: float = 0.1) -> None:
         super().__init__()
         self.triplane, self.mean_scale = triplane, mean_scale
         self.register_buffer("anchors", torch.tensor(_ANCHORS))
+        self.register_buffer("body_anchors", torch.tensor(_BODY_ANCHORS))
         self.layers = nn.Sequential(
             nn.Linear(triplane.out_size + 12 + identity_size, hidden_size),
             nn.ReLU(),
@@ -50,10 +54,13 @@ class TorsoField(nn.Module):
     def pose_code(
         self, head_to_camera: Float[Tensor, "B 4 4"], body_to_camera: Float[Tensor, "B 4 4"], mean_pose: Float[Tensor, "4 4"]
     ) -> Float[Tensor, "B 12"]:
-        """`anchor_code` of the head over the body, and what is affine of the body's own motion; 0 in the reference frame."""
-        anchors = self.anchor_code(torch.linalg.inv(body_to_camera) @ head_to_camera, mean_pose)
-        moved = body_to_camera[:, :2, :3] - torch.eye(2, 3, device=body_to_camera.device)
-        return torch.cat([anchors, _BODY_SCALE * moved.reshape(-1, 6)], dim=1)
+        """`anchor_code` of the head over the body, and how far the body's own motion takes throat and shoulders, in x and y,
+        which is 0 in the reference frame; in centimetres.
+        """
+        head = self.anchor_code(torch.linalg.inv(body_to_camera) @ head_to_camera, mean_pose)
+        rest = self.body_anchors @ mean_pose[:3, :3].T + mean_pose[:3, 3]
+        moved = rest @ body_to_camera[:, :3, :3].transpose(1, 2) + body_to_camera[:, None, :3, 3]
+        return _CODE_SCALE * torch.cat([head, (moved - rest)[..., :2].reshape(-1, 6)], dim=1)
 
     def forward(
         self, points: Float[Tensor, "B N 3"], identity: Float[Tensor, "B Z"], pose_code: Float[Tensor, "B 12"]

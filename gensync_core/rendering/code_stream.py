@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gensync_core.model.gensync import GenSync, ModelParams
+from gensync_core.model.gensync import GenSync
+from gensync_core.model.model_params import ModelParams
 
 
 class Reach(NamedTuple):

@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,36 +20,12 @@ from gensync_core.rendering.deformation import Conditions, Field, FullField, Pos
 from gensync_core.rendering.fast_field import NUM_HELD_OUT, NUM_SAMPLES, fit_fast_field, output_errors, sample_conditions
 from gensync_core.rendering.picture import picture
 
-MODES = ("full", "fast")
 MIN_PSNR_DB = 40.0
 """Least likeness of a fast frame to the full one on held-out frames; below it nothing is rendered fast."""
 
 _LOGGER = logging.getLogger(__name__)
 _PAYS_FROM_FRAMES = NUM_SAMPLES + 2 * NUM_HELD_OUT
 _SAME_PSNR_DB = 99.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SynthParams:
-    """How synthesis runs.
-
-    Attributes:
-        mode: `fast` (bases of this speaker instead of the networks, where that pays and is as good) or `full`.
-        batch_frames: frames whose audio codes are computed at once.
-        crf: quality of the H.264 video, 0 (lossless) to 51.
-    """
-
-    mode: str
-    batch_frames: int
-    crf: int
-
-    def __post_init__(self) -> None:
-        if self.mode not in MODES:
-            raise ValueError(f"mode is {self.mode!r}, expected one of {', '.join(MODES)}")
-        if self.batch_frames < 1:
-            raise ValueError(f"batch_frames must be positive, got {self.batch_frames}")
-        if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf must lie in 0..51, got {self.crf}")
 
 
 class RenderedFrame(NamedTuple):

@@ -7,9 +7,10 @@ from gensync_core.gaussians.rasterize import Backend
 from gensync_core.losses.weights import LossParams
 from gensync_core.model.gensync import GenSync
 from gensync_core.model.speaker_state import SpeakerState
-from gensync_core.training.fit import Fit, FitParams
+from gensync_core.training.fit import Fit
 from gensync_core.training.metric_log import MetricLog
 from gensync_core.training.objective import Trainee
+from gensync_core.training.schedules import FitParams
 
 
 def adapt_speaker(

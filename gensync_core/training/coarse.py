@@ -3,7 +3,6 @@
 Source: GSTalker coarse stage.
 """
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,10 +14,9 @@ from gensync_core.dataset.clip_dataset import ClipDataset, balanced_weights
 from gensync_core.dataset.sampler import mixed_identities, step_rng
 from gensync_core.face.canonical import canonical_face
 from gensync_core.face.regions import BODY, HEAD, Region
-from gensync_core.gaussians.densification import GAUSSIAN_RATES, Densifier, DensifyParams
+from gensync_core.gaussians.densification import GAUSSIAN_RATES, Densifier
 from gensync_core.gaussians.initialization import View, body_fill, initial_head, initial_torso
 from gensync_core.gaussians.rasterize import Backend, ScreenData
-from gensync_core.gaussians.spherical_harmonics import MAX_DEGREE
 from gensync_core.losses.photometric import l1_ssim
 from gensync_core.losses.regularization import alpha_error
 from gensync_core.model.speaker_state import SpeakerState, fit_aligner
@@ -26,43 +24,7 @@ from gensync_core.progress import progress
 from gensync_core.rendering.compositor import Layer, over, render_layer_and_screen
 from gensync_core.training.metric_log import MetricLog
 from gensync_core.training.objective import head_loss, region_mask
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CoarseParams:
-    """The static start.
-
-    Attributes:
-        steps: optimisation steps, one frame each.
-        head_gaussians, torso_gaussians: about how many to start with.
-        views: frames to lift the first Gaussians from.
-        sh_degree: 0: the head's Gaussians look the same from everywhere; 1 or 2: their colour follows the direction of view.
-        ssim, mouth, alpha: weights of the loss terms, as in `losses.weights`; a change of the joint losses leaves coarse alone.
-        densify: whether the head's Gaussians are refined by `densification` while they are fitted.
-    """
-
-    steps: int
-    head_gaussians: int
-    torso_gaussians: int
-    views: int
-    sh_degree: int
-    ssim: float
-    mouth: float
-    alpha: float
-    densify: bool
-    densification: DensifyParams
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "head_gaussians", "torso_gaussians", "views"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("ssim", "mouth", "alpha"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.ssim > 1:
-            raise ValueError(f"ssim is a share and must not exceed 1, got {self.ssim}")
-        if not 0 <= self.sh_degree <= MAX_DEGREE:
-            raise ValueError(f"sh_degree must lie in 0..{MAX_DEGREE}, got {self.sh_degree}")
+from gensync_core.training.schedules import CoarseParams
 
 
 def spread_views(data: ClipDataset, count: int) -> list[int]:

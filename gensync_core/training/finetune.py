@@ -5,7 +5,6 @@ Everybody's Gaussians and codes move along. Source: own choice; replay is the pl
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -16,25 +15,10 @@ from gensync_core.gaussians.rasterize import Backend
 from gensync_core.losses.weights import LossParams
 from gensync_core.model.gensync import GenSync
 from gensync_core.model.speaker_state import SpeakerState
-from gensync_core.training.fit import Fit, FitParams
+from gensync_core.training.fit import Fit
 from gensync_core.training.metric_log import MetricLog
 from gensync_core.training.objective import Trainee
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FinetuneParams(FitParams):
-    """Schedule of the fine-tuning: as joint's, with a tenth of its rates.
-
-    Attributes:
-        replay_share: share of the images that show speakers of the cohort, 0 to less than 1.
-    """
-
-    replay_share: float
-
-    def __post_init__(self) -> None:
-        FitParams.__post_init__(self)  # `super()` without arguments does not know a dataclass with slots
-        if not 0 <= self.replay_share < 1:
-            raise ValueError(f"replay_share must lie in [0, 1), got {self.replay_share}")
+from gensync_core.training.schedules import FinetuneParams
 
 
 def finetune(

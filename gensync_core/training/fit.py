@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +28,7 @@ from gensync_core.training.metric_log import MetricLog
 from gensync_core.training.objective import Trainee
 from gensync_core.training.preview import write_preview
 from gensync_core.training.processes import Processes
+from gensync_core.training.schedules import FitParams
 
 _logger = logging.getLogger(__name__)
 _CHECKPOINT_INTERVAL_S = 55.0
@@ -37,51 +37,6 @@ _Rates = list[tuple[torch.optim.Optimizer, list[float]]]
 """Each optimiser with the full rates of its groups."""
 Sampler = Callable[[int, int, Sequence[np.ndarray], int], list[Choice]]
 """Seed, step, weights of each speaker's frames, images a batch -> the batch."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FitParams:
-    """Schedule of the training loop.
-
-    Attributes:
-        steps: steps on heads; torso_steps: steps on torsos after them.
-        batch_size: images a step, of different speakers.
-        motion_pairs: adjacent frame pairs a speaker and step for the motion terms.
-        network_rate, grid_rate, identity_rate: learning rates of networks, hash tables and identity codes.
-        aligner_rate: of the map from a speaker's frame to the canonical box; 0: it stays as the landmarks have it.
-        gaussian_rate: factor on the learning rates of 3DGS.
-        weight_decay: of the audio encoder.
-        feature_noise: deviation of the noise added to standardised speech features in the motion terms.
-    """
-
-    steps: int
-    torso_steps: int
-    batch_size: int
-    motion_pairs: int
-    network_rate: float
-    grid_rate: float
-    identity_rate: float
-    aligner_rate: float
-    gaussian_rate: float
-    weight_decay: float
-    feature_noise: float
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "motion_pairs"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in (
-            "torso_steps",
-            "network_rate",
-            "grid_rate",
-            "identity_rate",
-            "aligner_rate",
-            "gaussian_rate",
-            "weight_decay",
-            "feature_noise",
-        ):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
 class Fit:
@@ -209,14 +164,16 @@ class Fit:
 
     def _step(self, step: int, objective: nn.Module, rates: _Rates) -> dict[str, float]:
         """One update; returns the loss and its parts."""
+        torso = step >= self.params.steps
         factor = self._decay(step) * 0.5 ** int(self.halvings)
         for optimiser, group_rates in rates:
+            own = self.params.torso_rate if torso and optimiser is self.shared else 1.0
             for group, rate in zip(optimiser.param_groups, group_rates, strict=True):
-                group["lr"] = rate * factor
+                group["lr"] = rate * factor * own
         batch = self._sampler(self.seed, step, self._weights, self.params.batch_size)
         stepping = [self.own[number] for number in sorted({choice.speaker for choice in batch})]
         stepping += [self.shared] if self.shared is not None else []
-        loss, parts = objective(step, batch, step >= self.params.steps)
+        loss, parts = objective(step, batch, torso)
         parts = self.processes.sum(parts)
         if not math.isfinite(parts["loss"]):
             raise Diverged(f"the loss is {parts['loss']}")

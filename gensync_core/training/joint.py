@@ -11,12 +11,14 @@ import torch
 from gensync_core.dataset.clip_dataset import ClipDataset
 from gensync_core.gaussians.rasterize import Backend
 from gensync_core.losses.weights import LossParams
-from gensync_core.model.gensync import GenSync, ModelParams
+from gensync_core.model.gensync import GenSync
+from gensync_core.model.model_params import ModelParams
 from gensync_core.model.speaker_state import SpeakerState
-from gensync_core.training.fit import Fit, FitParams
+from gensync_core.training.fit import Fit
 from gensync_core.training.metric_log import MetricLog
 from gensync_core.training.objective import Trainee
 from gensync_core.training.processes import Processes
+from gensync_core.training.schedules import FitParams
 
 
 def train_joint(

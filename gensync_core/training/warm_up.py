@@ -7,11 +7,13 @@ import torch
 
 from gensync_core.errors import UsageError
 from gensync_core.gaussians.backends.cpu_runtime import cache_folder
-from gensync_core.gaussians.rasterize import Backend, RenderParams, choose_backend, rasterize
+from gensync_core.gaussians.rasterize import Backend, choose_backend, rasterize
+from gensync_core.gaussians.render_params import RenderParams
 from gensync_core.losses.layer_loss import Emphasis, Truth, layer_loss
 from gensync_core.losses.photometric import l1_ssim
 from gensync_core.model.hash_triplane import HashTriplane
-from gensync_core.model.head_field import DEFORMABLE, HeadField
+from gensync_core.model.head_field import HeadField
+from gensync_core.model.model_params import DEFORMABLE
 from gensync_core.rendering.compositor import Layer
 from gensync_core.rendering.picture import picture
 

@@ -16,8 +16,8 @@ from gensync_core.artefacts import sha256_of, write_json, write_tensors
 from gensync_core.params import Params, load_params
 from gensync_core.paths import Project
 from gensync_core.speakers import Registry, Speaker
-from gensync_core.training.finetune import FinetuneParams
 from gensync_core.training.objective import Trainee
+from gensync_core.training.schedules import FinetuneParams
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -23,12 +23,14 @@ from gensync_core.gaussians.rasterize import Backend
 from gensync_core.geometry.camera import Intrinsics
 from gensync_core.losses.weights import LossParams
 from gensync_core.media.frames import FrameStore
-from gensync_core.model.gensync import GenSync, ModelParams
+from gensync_core.model.gensync import GenSync
+from gensync_core.model.model_params import ModelParams
 from gensync_core.model.speaker_state import Aligner, SpeakerState
 from gensync_core.training import fit as fit_module
-from gensync_core.training.fit import Fit, FitParams
+from gensync_core.training.fit import Fit
 from gensync_core.training.objective import Trainee
 from gensync_core.training.processes import Processes, joined_processes
+from gensync_core.training.schedules import FitParams
 
 FRAMES, SIZE_PX = 12, 24
 MODEL = ModelParams(
@@ -59,6 +61,7 @@ FIT = FitParams(
     grid_rate=1e-2,
     identity_rate=1e-2,
     aligner_rate=0.0,
+    torso_rate=0.5,
     gaussian_rate=1.0,
     weight_decay=0.1,
     feature_noise=0.5,

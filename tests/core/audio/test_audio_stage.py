@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from gensync_core.artefacts import read_tensors, write_json
-from gensync_core.audio.features import AudioParams
+from gensync_core.audio.audio_params import AudioParams
 from gensync_core.audio.waveform import write_waveform
 from gensync_core.errors import ArtefactBroken
 from gensync_core.params import Params

@@ -8,7 +8,8 @@ from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Mode
 from transformers.audio_utils import mel_filter_bank
 
 from gensync_core.audio import features as features_module
-from gensync_core.audio.features import AudioParams, encode
+from gensync_core.audio.audio_params import AudioParams
+from gensync_core.audio.features import encode
 from gensync_core.audio.log_mel import mel_filters
 from gensync_core.audio.whisper_weights import rename_openai_encoder
 from gensync_core.errors import ArtefactBroken, AssetMissing, UsageError

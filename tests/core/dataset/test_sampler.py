@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from gensync_core.dataset.clip_dataset import SplitParams, balanced_weights, mouth_box
+from gensync_core.dataset.clip_dataset import balanced_weights, mouth_box
 from gensync_core.dataset.sampler import adjacent_pairs, mixed_identities, with_replay
+from gensync_core.dataset.split_params import SplitParams
 
 
 def test_every_batch_mixes_identities():

@@ -12,7 +12,8 @@ from gensync_core.artefacts import read_tensors
 from gensync_core.audio.waveform import FPS, SAMPLES_PER_FRAME, load_waveform, write_waveform
 from gensync_core.face.landmarks import detect_faces
 from gensync_core.footage.findings import FaceBox, FaceSample, Finding, Footage
-from gensync_core.footage.mouth_checks import MOUTH_CHECKS, MouthParams, moves_the_mouth, shift_s, sounds_in_time
+from gensync_core.footage.gate_params import MouthParams
+from gensync_core.footage.mouth_checks import MOUTH_CHECKS, moves_the_mouth, shift_s, sounds_in_time
 from gensync_core.footage.mouth_scan import MouthFacts, Spans, scan_mouth
 from gensync_core.footage.sound_offset import SoundOffset
 from gensync_core.media.video import VideoWriter, iter_frames, probe

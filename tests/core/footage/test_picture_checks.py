@@ -10,7 +10,8 @@ import pytest
 
 from gensync_core.errors import FootageRejected
 from gensync_core.footage.findings import FaceBox, Finding
-from gensync_core.footage.picture_checks import PICTURE_CHECKS, PictureParams
+from gensync_core.footage.gate_params import PictureParams
+from gensync_core.footage.picture_checks import PICTURE_CHECKS
 from gensync_core.footage.picture_scan import PictureFacts, scan_picture
 from gensync_core.media import ffmpeg_command, tone_mapping
 from gensync_core.media.clip_cutting import SquareCrop

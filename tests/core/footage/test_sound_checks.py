@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from gensync_core.footage.findings import Finding
-from gensync_core.footage.sound_checks import SOUND_CHECKS, SoundParams
+from gensync_core.footage.gate_params import SoundParams
+from gensync_core.footage.sound_checks import SOUND_CHECKS
 from gensync_core.footage.sound_scan import SILENCE_DBFS, SoundFacts, scan_sound
 from gensync_core.footage.tone_steadiness import ToneSteadiness
 from gensync_core.footage.voice_activity import CHUNK_SAMPLES, VoiceActivity

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from gensync_core.artefacts import read_tensors, write_tensors
 from gensync_core.gaussians.cloud import GaussianCloud
-from gensync_core.gaussians.densification import Densifier, DensifyParams
+from gensync_core.gaussians.densification import Densifier
+from gensync_core.gaussians.densify_params import DensifyParams
 from gensync_core.gaussians.rasterize import ScreenData
 
 RATES = {"means": 1e-2, "quats": 1e-3, "log_scales": 5e-3, "logit_opacities": 2e-2, "sh": 5e-3}

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from gensync_core.gaussians.cloud import GaussianCloud
-from gensync_core.gaussians.densification import Densifier, DensifyParams
+from gensync_core.gaussians.densification import Densifier
+from gensync_core.gaussians.densify_params import DensifyParams
 from gensync_core.gaussians.rasterize import Backend, RasterResult, rasterize
 
 RATES = {"means": 1e-2, "quats": 1e-2, "log_scales": 2e-2, "logit_opacities": 5e-2, "sh": 5e-2}

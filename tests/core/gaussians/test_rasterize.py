@@ -10,7 +10,8 @@ from torch import Tensor
 
 from gensync_core.errors import UsageError
 from gensync_core.gaussians.backends import gsplat_cuda
-from gensync_core.gaussians.rasterize import Backend, RasterResult, RenderParams, choose_backend, rasterize
+from gensync_core.gaussians.rasterize import Backend, RasterResult, choose_backend, rasterize
+from gensync_core.gaussians.render_params import RenderParams
 
 CPU = Backend("cpu", "cpu", 1)
 ORACLE = Backend("reference", "cpu")

@@ -10,8 +10,9 @@ from gensync_core.gaussians.cloud import GaussianCloud
 from gensync_core.geometry.camera import Intrinsics
 from gensync_core.geometry.motion import Motion
 from gensync_core.model.dense_triplane import DenseTriplane
-from gensync_core.model.gensync import GenSync, ModelParams
+from gensync_core.model.gensync import GenSync
 from gensync_core.model.hash_triplane import HashTriplane
+from gensync_core.model.model_params import ModelParams
 from gensync_core.model.speaker_state import SpeakerState, fit_aligner
 
 PARAMS = replace(MODEL, deform=["mean", "opacity", "scale", "quat"], triplane_levels=3)
@@ -206,3 +207,16 @@ def test_aligner_puts_scaled_faces_on_top_of_each_other():
 def test_bad_architectures_are_refused(key, value):
     with pytest.raises(ValueError, match=key):
         ModelParams(**{**asdict(PARAMS), key: value})
+
+
+def test_the_torso_hears_where_shoulders_go_and_not_what_a_body_does_elsewhere(state):
+    field, still = _with_bending_torso().torso_field, torch.eye(4)[None]
+    stretched = still.clone()
+    place = (field.body_anchors @ state.mean_pose[:3, :3].T + state.mean_pose[:3, 3])[1]
+    stretched[0, 1, 1], stretched[0, 1, 2] = 1.2, -0.2 * place[1] / place[2]  # taller, about the height of the shoulders
+    at_rest = field.pose_code(state.mean_pose[None], still, state.mean_pose)
+    shifted = still.clone()
+    shifted[0, 0, 2] = 0.1 / place[2]  # a centimetre to the left, as the picture shows it
+    assert not at_rest.any()
+    assert field.pose_code(state.mean_pose[None], shifted, state.mean_pose)[0, 6::2].max() == pytest.approx(1.0, abs=1e-4)
+    assert field.pose_code(state.mean_pose[None], stretched, state.mean_pose)[0, 9].abs() < 1e-4

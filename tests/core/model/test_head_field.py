@@ -13,8 +13,9 @@ from gensync_core.gaussians.backends.cpu_runtime import set_default_threads
 from gensync_core.model.dense_triplane import DenseTriplane
 from gensync_core.model.field_folding import FieldLayers, fold
 from gensync_core.model.hash_triplane import HashTriplane
-from gensync_core.model.head_field import DEFORMABLE, HeadField
+from gensync_core.model.head_field import HeadField
 from gensync_core.model.kernel_layout import CHUNK
+from gensync_core.model.model_params import DEFORMABLE
 
 IDENTITY_SIZE, TOKEN_SIZE, HIDDEN_SIZE, MOUTH_RADIUS = 6, 8, 32, 0.8
 
@@ -170,7 +171,7 @@ sys.modules["numba"] = None
 import torch
 from gensync_core.losses.photometric import l1_ssim
 from gensync_core.model.hash_triplane import HashTriplane
-from gensync_core.model.head_field import DEFORMABLE, HeadField
+from gensync_core.model.head_field import (HeadField)
 torch.manual_seed(0)
 field = HeadField(HashTriplane(3, 4, 16, 8, 2), 6, 8, 32, DEFORMABLE, 0.05, 0.8)
 torch.nn.init.normal_(field.last.weight)

@@ -11,7 +11,8 @@ from gensync_core.gaussians.rasterize import Backend
 from gensync_core.rendering import fast_field, synthesis
 from gensync_core.rendering.compositor import Layer, over
 from gensync_core.rendering.picture import picture
-from gensync_core.rendering.synthesis import Avatar, SynthParams, ping_pong
+from gensync_core.rendering.synth_params import SynthParams
+from gensync_core.rendering.synthesis import Avatar, ping_pong
 
 
 @pytest.fixture(scope="module")

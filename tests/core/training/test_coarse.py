@@ -15,7 +15,8 @@ from gensync_core.geometry.camera import Intrinsics
 from gensync_core.media.frames import FrameStore
 from gensync_core.model.speaker_state import SpeakerState
 from gensync_core.params import load_params
-from gensync_core.training.coarse import CoarseParams, fit_coarse, static_terms
+from gensync_core.training.coarse import fit_coarse, static_terms
+from gensync_core.training.schedules import CoarseParams
 
 SIZE, FRAMES, STEPS = 40, 12, 12
 REFERENCE = Backend("reference", "cpu")

@@ -87,7 +87,7 @@ def test_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
     assert _different(_snapshot(straight), _snapshot(resumed)) == set()
     assert straight.log.rows == resumed.log.rows
     same = set(_snapshot(straight)) - _different(_snapshot(straight), _snapshot(fit_of()))
-    assert {name.rpartition(".")[2] for name in same} <= {"mean_identity", "mean", "std", "anchors", "units", "halvings"}
+    assert {name.rpartition(".")[2] for name in same} <= {"mean_identity", "mean", "std", "anchors", "body_anchors", "units", "halvings"}
 
 
 def test_a_loss_that_is_not_finite_goes_back_to_the_last_checkpoint_with_halved_rates(tmp_path, monkeypatch, caplog):
@@ -99,7 +99,7 @@ def test_a_loss_that_is_not_finite_goes_back_to_the_last_checkpoint_with_halved_
     assert "the loss is nan at step 2; going on from step 0 with halved learning rates" in caplog.text
     assert fit.shared is not None
     last = 0.5 * 10.0**-0.5  # the second of two steps on torsos, which decay to a tenth
-    assert fit.shared.param_groups[0]["lr"] == pytest.approx(FIT.grid_rate * last)
+    assert fit.shared.param_groups[0]["lr"] == pytest.approx(FIT.grid_rate * FIT.torso_rate * last)
     assert {step for step, _, _ in fit.log.rows} == {6}
 
 
