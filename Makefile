@@ -10,12 +10,13 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 MANIFEST := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test check format fuzz clean
 
 help:
 	@echo "make install  a virtual environment in $(VENV) with everything that GenSync needs (CPU)"
 	@echo "make demo     the whole chain on two sample speakers, in ./demo"
 	@echo "make test     the test suite          make check  style, types, architecture, spelling"
+	@echo "make fuzz     thousands of damaged videos and recordings: a quarter of an hour (FUZZ_ARGS='--seed 1000')"
 
 install: $(VENV)/.installed
 
@@ -31,6 +32,9 @@ check: $(VENV)/.installed-dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/codespell .
+
+fuzz: $(VENV)/.installed-dev
+	$(BIN)/python benchmarks/fuzz_media.py --count 3000 --seconds 900 $(FUZZ_ARGS)
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix .

@@ -17,6 +17,11 @@ SAMPLE_RATE_HZ: Final = 16_000
 FPS: Final = 25
 SAMPLES_PER_FRAME: Final = SAMPLE_RATE_HZ // FPS
 
+# A file of some hundred kilobytes can say that it holds days of sound, a thousand channels, or 2^31 samples a second.
+MAX_SPEECH_S: Final = 4 * 3600.0
+_MAX_CHANNELS = 16
+_RATES_HZ = range(1_000, 192_001)
+
 _WAV_SUFFIXES = (".wav", ".flac")
 _BLOCK_S = 10
 
@@ -37,10 +42,12 @@ def iter_waveform(path: Path) -> Iterator[Float[np.ndarray, "N"]]:
         FootageRejected: as `load_waveform`, once the samples before the fault have been handed out.
     """
     num_samples = 0
-    for samples in _iter_wav(path) if path.suffix.lower() in _WAV_SUFFIXES else _iter_other(path):
+    for samples in _iter_wav(path, path) if path.suffix.lower() in _WAV_SUFFIXES else _iter_other(path):
         if not np.isfinite(samples).all():
             raise FootageRejected(f"{path}: holds samples that are not numbers; export it again as 16 or 24 bit PCM")
         num_samples += len(samples)
+        if num_samples > MAX_SPEECH_S * SAMPLE_RATE_HZ:
+            raise FootageRejected(_too_long(path))
         yield np.clip(samples, -1.0, 1.0).astype(np.float32)
     if num_samples == 0:
         raise FootageRejected(f"{path}: holds no sound; give a file with at least one frame (0.04 s) of speech")
@@ -51,20 +58,40 @@ def _iter_other(path: Path) -> Iterator[np.ndarray]:
 
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "sound.wav"
-        convert_audio(path, wav, SAMPLE_RATE_HZ)
-        yield from _iter_wav(wav)
+        convert_audio(path, wav, SAMPLE_RATE_HZ, MAX_SPEECH_S + 1)
+        yield from _iter_wav(wav, path)
 
 
-def _iter_wav(path: Path) -> Iterator[np.ndarray]:
+def _iter_wav(wav: Path, path: Path) -> Iterator[np.ndarray]:
+    """Blocks of a WAV or FLAC file that is, or was made from, the one at `path`, which messages name."""
+    if not wav.is_file():
+        raise FootageRejected(f"{path}: no such file")
     try:
-        with soundfile.SoundFile(path) as file:
+        # By descriptor: given a name, libsndfile looks for files beside it as well.
+        with wav.open("rb") as opened, soundfile.SoundFile(opened.fileno(), closefd=False) as file:
+            _check_format(path, file)
             if file.samplerate == SAMPLE_RATE_HZ:
                 for block in file.blocks(_BLOCK_S * SAMPLE_RATE_HZ, dtype="float32", always_2d=True):
                     yield block.mean(axis=1)
             else:
                 yield from _iter_resampled(file)
     except (OSError, soundfile.SoundFileError) as error:
-        raise FootageRejected(f"{path}: cannot be read as sound ({error})") from error
+        reason = getattr(error, "error_string", error)  # without the descriptor's number
+        raise FootageRejected(f"{path}: cannot be read as sound ({reason})") from error
+
+
+def _check_format(path: Path, file: soundfile.SoundFile) -> None:
+    if file.channels > _MAX_CHANNELS or file.samplerate not in _RATES_HZ:
+        raise FootageRejected(
+            f"{path}: has {file.channels} channels of {file.samplerate} samples a second; "
+            f"give sound of at most {_MAX_CHANNELS} channels and {_RATES_HZ[0]} to {_RATES_HZ[-1]} Hz"
+        )
+    if file.frames > MAX_SPEECH_S * file.samplerate:
+        raise FootageRejected(_too_long(path))
+
+
+def _too_long(path: Path) -> str:
+    return f"{path}: lasts more than {MAX_SPEECH_S / 3600:g} hours; give it in parts"
 
 
 def _iter_resampled(file: soundfile.SoundFile) -> Iterator[np.ndarray]:

@@ -12,7 +12,7 @@ from jaxtyping import Int16
 
 from gensync_core.errors import FootageRejected
 from gensync_core.media import ffmpeg_command
-from gensync_core.media.ffmpeg_command import FfmpegFailed
+from gensync_core.media.ffmpeg_command import LEAST_WAIT_S, FfmpegFailed
 from gensync_core.media.probe import Probe, probe
 from gensync_core.media.tone_mapping import needs_tone_mapping, to_standard_range
 
@@ -23,7 +23,6 @@ BT709 = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709"
 MAX_GAP_S = 0.1  # what the sound may lack at either end before pictures are cut for it
 
 _GOP = 12  # half a second at most is decoded to reach a frame
-_LIMIT_PER_CLIP_SECOND_S, _LIMIT_AT_LEAST_S = 30.0, 120.0
 _MAX_RESOLUTION = 1024
 
 
@@ -190,7 +189,7 @@ def cut_clip(
     span, wanted = shared_span(in_time), planned_frames(in_time, params)
     if wanted < 1:
         raise FootageRejected(f"{source}: pictures and sound do not overlap; export both on one timeline")
-    limit_s = max(_LIMIT_AT_LEAST_S, _LIMIT_PER_CLIP_SECOND_S * found.duration_s)
+    limit_s = _cutting_limit_s(found, params)
     try:
         ffmpeg_command.run(_pictures(source, found, crop, span, wanted, params, clip), limit_s, on_frame)
         num_frames = probe(clip).num_frames
@@ -198,6 +197,13 @@ def cut_clip(
     except FfmpegFailed as error:
         raise FootageRejected(f"{source}: cannot be decoded ({error}); convert it to MP4 with H.264 and try again") from error
     return num_frames
+
+
+def _cutting_limit_s(found: Probe, params: IngestParams) -> float:
+    """Wall-clock limit of decoding footage and of encoding its clip: it grows with length and size."""
+    seconds = found.duration_s
+    decoding_s = ffmpeg_command.work_s(found.width, found.height, seconds)
+    return 2 * LEAST_WAIT_S + decoding_s + ffmpeg_command.work_s(params.resolution, params.resolution, seconds)
 
 
 def _pictures(
@@ -214,7 +220,7 @@ def _pictures(
     options = {
         "c:v": "libx264",
         "crf": params.crf,
-        "preset": "medium",
+        "preset": "veryfast",  # a third of the time of medium, and no larger
         "pix_fmt": "yuv444p",  # full colour resolution: lips are a few pixels wide
         "g": _GOP,
         "r": FPS,
@@ -237,8 +243,9 @@ def sound_within(source: Path, span: Span, rate_hz: int) -> Any:
 
 def _sound(source: Path, start_s: float, num_frames: int, limit_s: float) -> Int16[np.ndarray, "N"]:
     stream = sound_within(source, Span(start_s, start_s + num_frames / FPS + 1), SAMPLE_RATE_HZ)
-    content = ffmpeg_command.read_all(ffmpeg_command.to_pipe(stream, format="s16le", ac=1, ar=SAMPLE_RATE_HZ), limit_s)
-    samples = np.frombuffer(content, dtype="<i2")[: num_frames * SAMPLES_PER_FRAME]
+    output = ffmpeg_command.to_pipe(stream, format="s16le", ac=1, ar=SAMPLE_RATE_HZ)
+    content = ffmpeg_command.read_all(output, limit_s, num_frames * SAMPLES_PER_FRAME * 2)
+    samples = np.frombuffer(content, dtype="<i2")
     return np.pad(samples, (0, num_frames * SAMPLES_PER_FRAME - len(samples)))
 
 

@@ -16,14 +16,13 @@ from jaxtyping import UInt8
 
 from gensync_core.media import ffmpeg_command
 from gensync_core.media.clip_cutting import SquareCrop, to_display
-from gensync_core.media.ffmpeg_command import FfmpegFailed
+from gensync_core.media.ffmpeg_command import FfmpegFailed, Patience, work_s
 from gensync_core.media.probe import Probe
 from gensync_core.media.tone_mapping import can_tone_map, to_standard_range
 
 TILE_PX: Final = 96
 
 _LONGEST_TILE_PX: Final = 4 * TILE_PX
-_FRAME_LIMIT_S: Final = 120.0
 _MESSAGE: Final = re.compile(rb"\[[^\]]+ @ 0x")
 _PICTURE: Final = re.compile(rb"frame:\d+ .*pts_time:(-?[\d.]+)")
 _KEY: Final = "gensync"
@@ -107,9 +106,10 @@ def iter_tiles(path: Path, found: Probe, region: SquareCrop, fps: float | int, l
         stream = to_standard_range(stream, found.color_transfer)
     output = ffmpeg_command.to_pipe(stream, format="rawvideo", pix_fmt="rgb24")
     frame = np.empty((TILE_PX, width + TILE_PX, 3), dtype=np.uint8)
+    patience = Patience(work_s(found.width, found.height, 1 / fps))
     num_left = math.ceil(found.video_duration_s * fps) + 1  # a damaged time stamp must not make hours of repeated frames
     try:
-        for _ in ffmpeg_command.read_blocks(output, lambda: frame.reshape(-1).data, _FRAME_LIMIT_S, log.read):
+        for _ in ffmpeg_command.read_blocks(output, lambda: frame.reshape(-1).data, patience, log.read):
             yield Tiles(frame[:, :width], frame[:side, width : width + side])
             num_left -= 1
             if num_left <= 0:

@@ -9,12 +9,12 @@ from jaxtyping import Int16
 from gensync_core.errors import FootageRejected
 from gensync_core.media import ffmpeg_command
 from gensync_core.media.clip_cutting import SAMPLE_RATE_HZ, Span, sound_within
-from gensync_core.media.ffmpeg_command import FfmpegFailed
+from gensync_core.media.ffmpeg_command import FfmpegFailed, Patience
 from gensync_core.media.probe import SoundFormat
 
 SPEECH_FORMAT = SoundFormat(SAMPLE_RATE_HZ, 1)
 
-_BLOCK_LIMIT_S = 120.0
+_WAIT_S = 120.0  # all sound before a span is decoded too
 
 
 def iter_sound(
@@ -46,9 +46,10 @@ def iter_sound(
         return block.reshape(-1).data.cast("B")
 
     try:
-        for _ in ffmpeg_command.read_blocks(output, next_block, _BLOCK_LIMIT_S):
-            if num_left > 0:
-                yield block[:num_left]
+        for _ in ffmpeg_command.read_blocks(output, next_block, Patience(block_samples / rate_hz, _WAIT_S)):
+            if num_left <= 0:
+                return  # times that run backwards can make hours of sound of a short span
+            yield block[:num_left]
             num_left -= block_samples
     except FfmpegFailed as error:
         raise FootageRejected(f"{path}: its sound cannot be decoded ({error}); convert it to WAV and try again") from error

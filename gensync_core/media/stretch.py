@@ -9,11 +9,13 @@ from jaxtyping import Float, UInt8
 
 from gensync_core.media import ffmpeg_command
 from gensync_core.media.clip_cutting import FPS, SAMPLES_PER_FRAME, Span, to_display
+from gensync_core.media.ffmpeg_command import LEAST_WAIT_S, Patience
 from gensync_core.media.probe import Probe
 from gensync_core.media.sound import iter_sound
 from gensync_core.media.video import iter_raw
 
 _SEEK_MARGIN_S = 1.0
+_MOST_FROM_START_S = 600.0
 _FULL_SCALE = 32768
 
 
@@ -55,7 +57,10 @@ def stretch_frames(path: Path, found: Probe, stretch: Stretch, view: View) -> It
     stream = to_display(stream, found.width, found.height, found.square_pixels)
     stream = stream.filter("crop", view.width, view.height, view.x, view.y, exact=1)
     stream = stream.filter("scale", view.scaled_width, view.scaled_height, flags=ffmpeg_command.SCALING)
-    yield from iter_raw(path, stream, (view.scaled_height, view.scaled_width, 3), "rgb24")
+    # Where pictures to begin at are rare, all from the beginning are decoded.
+    from_start_s = min(ffmpeg_command.work_s(found.width, found.height, stretch.start_s), _MOST_FROM_START_S)
+    patience = Patience(ffmpeg_command.work_s(found.width, found.height, 1 / FPS), LEAST_WAIT_S + from_start_s)
+    yield from iter_raw(path, stream, (view.scaled_height, view.scaled_width, 3), "rgb24", patience)
 
 
 def stretch_sound(path: Path, found: Probe, stretch: Stretch) -> Float[np.ndarray, "N"]:

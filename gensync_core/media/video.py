@@ -17,8 +17,8 @@ from gensync_core.artefacts import atomic_path
 from gensync_core.errors import FootageRejected
 from gensync_core.media import ffmpeg_command
 from gensync_core.media.clip_cutting import BT709, IngestParams, cut_clip, to_display, to_yuv
-from gensync_core.media.ffmpeg_command import FfmpegFailed, ffmpeg_binary
-from gensync_core.media.probe import Probe, Unreadable, display_size, probe
+from gensync_core.media.ffmpeg_command import FfmpegFailed, Patience, ffmpeg_binary, work_s
+from gensync_core.media.probe import Probe, Unreadable, display_size, probe, sound_format
 
 __all__ = [
     "IngestParams",
@@ -35,7 +35,8 @@ __all__ = [
     "probe",
 ]
 
-_FRAME_LIMIT_S = 120.0
+_FRAME_S = 1 / 25
+_WRITING_LIMIT_S = 120.0
 _AUDIO_LIMIT_S = 600.0
 _SLOT_S = 1000  # frames are numbered, not timed, on their way through the pipe
 
@@ -65,6 +66,7 @@ def iter_frames(
         FootageRejected: the file holds no video or decoding fails.
     """
     shown_width, shown_height, square = display_size(path)
+    stored_size = shown_width, shown_height
     seek = {} if start_s == 0 else {"ss": start_s}
     stream = ffmpeg_command.video_input(path, **seek, **({} if duration_s is None else {"t": duration_s}))
     stream = to_display(stream, shown_width, shown_height, square)
@@ -75,7 +77,8 @@ def iter_frames(
         shown_width, shown_height = crop[2], crop[3]
     size = (height or shown_height, width or shown_width)
     stream = stream.filter("scale", size[1], size[0], flags=ffmpeg_command.SCALING)
-    yield from iter_raw(path, stream, (*size, 3), "rgb24")
+    patience = Patience(work_s(*stored_size, _FRAME_S if fps is None else 1 / float(fps)))
+    yield from iter_raw(path, stream, (*size, 3), "rgb24", patience)
 
 
 def iter_labels(path: Path) -> Iterator[UInt8[np.ndarray, "H W"]]:
@@ -85,10 +88,11 @@ def iter_labels(path: Path) -> Iterator[UInt8[np.ndarray, "H W"]]:
         FootageRejected: the file holds no video or decoding fails.
     """
     width, height, _ = display_size(path)
-    yield from iter_raw(path, ffmpeg_command.video_input(path), (height, width), "gray")
+    patience = Patience(work_s(width, height, _FRAME_S))
+    yield from iter_raw(path, ffmpeg_command.video_input(path), (height, width), "gray", patience)
 
 
-def iter_raw(path: Path, stream: Any, shape: tuple[int, ...], pixel_format: str) -> Iterator[np.ndarray]:
+def iter_raw(path: Path, stream: Any, shape: tuple[int, ...], pixel_format: str, patience: Patience) -> Iterator[np.ndarray]:
     """Every frame of a filtered stream, as uint8 of the given shape.
 
     Raises:
@@ -106,22 +110,28 @@ def iter_raw(path: Path, stream: Any, shape: tuple[int, ...], pixel_format: str)
         return frame.reshape(-1).data
 
     try:
-        for _ in ffmpeg_command.read_blocks(output, next_block, _FRAME_LIMIT_S):
+        for _ in ffmpeg_command.read_blocks(output, next_block, patience):
             yield frame
     except FfmpegFailed as error:
         raise FootageRejected(f"{path}: cannot be decoded ({error}); convert it to MP4 with H.264 and try again") from error
 
 
-def convert_audio(path: Path, wav: Path, sample_rate: int = 16_000) -> None:
+def convert_audio(path: Path, wav: Path, sample_rate: int = 16_000, most_s: float | int | None = None) -> None:
     """Write the first sound track of any file as mono float WAV (channels averaged), in constant memory.
+
+    Args:
+        path: any container of a known kind.
+        wav: target.
+        sample_rate: Hz.
+        most_s: write no more than this much of the beginning.
 
     Raises:
         FootageRejected: the file has no sound, or it cannot be decoded.
     """
-    if not probe(path).has_audio:
-        raise FootageRejected(f"{path}: has no sound; give a recording in which somebody speaks")
+    sound_format(path)
     sound = ffmpeg_command.audio_input(path)
-    output = ffmpeg_command.to_file([sound], wav, format="wav", rf64="auto", ac=1, ar=sample_rate, **{"c:a": "pcm_f32le"})
+    options = {"format": "wav", "rf64": "auto", "ac": 1, "ar": sample_rate, "c:a": "pcm_f32le"}
+    output = ffmpeg_command.to_file([sound], wav, **options, **({} if most_s is None else {"t": most_s}))
     try:
         ffmpeg_command.run(output, _AUDIO_LIMIT_S)
     except FfmpegFailed as error:
@@ -146,7 +156,7 @@ class _Writer:
     def __enter__(self: _AnyWriter) -> _AnyWriter:
         with ExitStack() as stack:
             temporary = stack.enter_context(atomic_path(self._path))
-            self._sink = ffmpeg_command.Sink(self._output(temporary), _FRAME_LIMIT_S)
+            self._sink = ffmpeg_command.Sink(self._output(temporary), _WRITING_LIMIT_S)
             stack.callback(self._sink.close)
             self._stack = stack.pop_all()
         return self

@@ -146,7 +146,7 @@ def test_a_concat_script_does_not_reach_its_neighbour(make_clip: Callable[..., P
         # Not through PyAV, whose refusal would hide whether ffmpeg refuses as well.
         output = ffmpeg_command.to_pipe(ffmpeg_command.video_input(trap), format="rawvideo", pix_fmt="rgb24")
         with pytest.raises(FfmpegFailed):
-            ffmpeg_command.read_all(output, 30.0)
+            ffmpeg_command.read_all(output, 30.0, 1_000_000)
 
 
 def test_a_name_that_looks_like_an_option_or_an_address_is_a_file(make_clip: Callable[..., Path], tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_hanging_ffmpeg_is_stopped(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     start = time.monotonic()
     output = ffmpeg_command.to_pipe(ffmpeg_command.video_input(clip), format="rawvideo")
     with pytest.raises(FfmpegFailed, match=r"stopped after 1 s: busy"):
-        ffmpeg_command.read_all(output, 1.0)
+        ffmpeg_command.read_all(output, 1.0, 1000)
     sink = ffmpeg_command.Sink(
         ffmpeg_command.to_file([ffmpeg_command.frame_input(8, 8, 25, "gray")], tmp_path / "x.mkv"), limit_s=1.0
     )
@@ -192,7 +192,7 @@ def test_errors_carry_the_end_of_what_ffmpeg_said(tmp_path: Path) -> None:
     broken.write_bytes(b"\0\0\0\x18ftypisom" + b"\0" * 200)
     output = ffmpeg_command.to_pipe(ffmpeg_command.video_input(broken), format="rawvideo")
     with pytest.raises(FfmpegFailed, match="moov atom not found"):
-        ffmpeg_command.read_all(output, 30.0)
+        ffmpeg_command.read_all(output, 30.0, 1_000_000)
 
 
 def test_frame_store_decodes_once_and_reads_any_frame(
