@@ -77,7 +77,7 @@ def find_landmarks(clip: Path) -> np.ndarray:
     if kept.exists() and kept.stat().st_mtime > clip.stat().st_mtime:
         return np.load(kept)
     with progress(f"landmarks {clip.stem}", probe(clip).num_frames) as bar:
-        landmarks, _ = follow_face(iter_frames(clip), bar.advance)
+        landmarks = follow_face(iter_frames(clip), bar.advance).landmarks_px
     np.save(kept, landmarks)
     return landmarks
 

@@ -47,6 +47,11 @@ class SpeakerPaths:
         return self.folder / "background.png"
 
     @property
+    def landmarks(self) -> Path:
+        """Face mesh of every frame, as it was found, and how sure that is."""
+        return self.folder / "landmarks.safetensors"
+
+    @property
     def parse_json(self) -> Path:
         """Parser, share of each region, share of the plate that had to be inpainted."""
         return self.folder / "parse.json"

@@ -162,7 +162,7 @@ class Trial:
 
 def take(images: Iterable[np.ndarray], bar: Progress) -> Take:
     """Landmarks of consecutive frames, and how far the mouth is open."""
-    landmarks_px, _ = follow_face(images, bar.advance)
+    landmarks_px = follow_face(images, bar.advance).landmarks_px
     return Take(landmarks_px, mouth_aperture(landmarks_px))
 
 

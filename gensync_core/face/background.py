@@ -1,14 +1,35 @@
 """The background plate: what is behind the speaker, gathered from frames in which the head was elsewhere."""
 
+from typing import NamedTuple
+
 import cv2
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from gensync_core.face.regions import Region
 
 _PERSON_MARGIN = 0.02  # of the frame's width: motion blur and soft edges of the person are kept out of the plate
 _STEP = 2.0  # grey levels by which the running median moves at first
+_ENOUGH_FRAMES = 100
 _INPAINT_RADIUS = 0.02
+_STRIPE_ROWS = 32  # few rows at a time stay in the cache
+
+
+class Plate(NamedTuple):
+    """The scene without the speaker.
+
+    Attributes:
+        image: RGB.
+        unseen: pixels that no frame showed: `image` is a guess there.
+    """
+
+    image: UInt8[np.ndarray, "H W 3"]
+    unseen: Bool[np.ndarray, "H W"]
+
+    @property
+    def inpainted_share(self) -> float:
+        """Share of the pixels that are guessed, 0 to 1."""
+        return float(self.unseen.mean())
 
 
 class PlateBuilder:
@@ -17,41 +38,50 @@ class PlateBuilder:
     Source: the sign-based running median of McFarlane and Schofield (1995), with a step that shrinks with the count.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, num_frames: int = 0) -> None:
+        """`num_frames`: how long the clip is; of long ones 100 to 200 frames are taken, evenly spread. 0: every frame."""
+        self._every = max(1, num_frames // _ENOUGH_FRAMES)
+        self._given = 0
         self._plate: np.ndarray | None = None
         self._count: np.ndarray | None = None
 
     def add(self, frame: UInt8[np.ndarray, "H W 3"], labels: UInt8[np.ndarray, "H W"]) -> None:
         """Take in the next frame and its labels."""
+        self._given += 1
+        if (self._given - 1) % self._every:
+            return
         if self._plate is None or self._count is None:
             self._plate = np.zeros(frame.shape, dtype=np.float32)
-            self._count = np.zeros(labels.shape, dtype=np.int32)
+            self._count = np.zeros(labels.shape, dtype=np.float32)
         margin = max(1, round(frame.shape[1] * _PERSON_MARGIN))
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * margin + 1, 2 * margin + 1))
-        person = cv2.dilate((labels != Region.BACKGROUND).astype(np.uint8), kernel) > 0
-        seen = ~person
-        first = seen & (self._count == 0)
-        self._plate[first] = frame[first]
-        again = seen & ~first
-        difference = frame[again].astype(np.float32) - self._plate[again]
-        step = _STEP / np.sqrt(1 + self._count[again] / 25)[:, None]
-        self._plate[again] += np.clip(difference, -step, step)
-        self._count[seen] += 1
+        person = cv2.dilate((labels != Region.BACKGROUND).astype(np.uint8), kernel)
+        for top in range(0, len(frame), _STRIPE_ROWS):
+            rows = slice(top, top + _STRIPE_ROWS)
+            _approach(self._plate[rows], self._count[rows], frame[rows], person[rows] == 0)
 
-    def finish(self) -> tuple[UInt8[np.ndarray, "H W 3"], float]:
-        """The plate, and the share of its pixels that no frame showed and that were inpainted.
+    def finish(self) -> Plate:
+        """The plate; what no frame showed is inpainted from its surroundings.
 
         Raises:
             ValueError: no frame was added.
         """
         if self._plate is None or self._count is None:
             raise ValueError("no frame was added")
-        plate = np.clip(np.round(self._plate), 0, 255).astype(np.uint8)
+        image = np.clip(np.round(self._plate), 0, 255).astype(np.uint8)
         unseen = self._count == 0
-        share = float(unseen.mean())
-        if 0 < share < 1:
-            plate = _inpaint(plate, unseen)
-        return plate, share
+        if unseen.any() and not unseen.all():
+            image = _inpaint(image, unseen)
+        return Plate(image, unseen)
+
+
+def _approach(plate: np.ndarray, count: np.ndarray, frame: np.ndarray, seen: np.ndarray) -> None:
+    """Move `plate` a step towards `frame` where it is `seen`, in place."""
+    step = seen * (_STEP / np.sqrt(1 + count / 25))
+    step[seen & (count == 0)] = 255  # a pixel's first sight is taken as it is
+    limit = step[..., None]
+    plate += np.clip(frame - plate, -limit, limit)
+    count += seen
 
 
 def _inpaint(plate: np.ndarray, unseen: np.ndarray) -> np.ndarray:

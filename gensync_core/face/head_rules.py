@@ -7,6 +7,7 @@ Below them colour decides between long hair, neck and clothes.
 Source: own choice.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,10 +25,12 @@ _NECK_REACH_X, _NECK_REACH_Y = 0.95, 2.4
 # How far down hair may fall (y), by how much of the space beside the jaw is filled with hair; 0.75 is the nape.
 _HAIR_BESIDE_JAW, _HAIR_END_Y = (0.1, 0.25, 0.4, 0.5), (0.75, 1.4, 3.0, 10.0)
 _HAIR_END_UNCLEAR_Y = 1.4
+_SHOULDER_Y = 0.75  # no clothes are expected above
 _CHIN_SHADOW_Y = 0.1  # straight under the jaw is neck whatever its colour
 _LIGHTNESS_WEIGHT = 0.4  # the neck lies in the chin's shadow: hue tells more than lightness
 _NECK_HUE_LIMIT = 12.0
 _NECK_LIMIT = 18.0
+_HUE_TELLS, _HUE_WEIGHT = 15.0, 1.5
 _SKIN_LIMIT = 24.0  # colours further from the face's than this are no skin
 _DISTINCT = 14.0  # hair nearer than this to the clothes cannot be told from them
 _COLOUR_MEMORY = 0.9
@@ -52,9 +55,11 @@ class FaceAxes:
         centre = centre + (landmarks_px[list(regions.FACE_OVAL), :2].mean(axis=0) - centre) * 0.5
         face_height = max(float(np.linalg.norm(chin - top)), 4.0)
         down = (chin - top) / max(float(np.linalg.norm(chin - top)), 1e-6)
-        columns, rows = np.meshgrid(np.arange(width) + 0.5 - centre[0], np.arange(height) + 0.5 - centre[1])
         half = face_height / 2
-        return cls((columns * down[1] - rows * down[0]) / half, (columns * down[0] + rows * down[1]) / half, face_height)
+        columns = ((np.arange(width) + 0.5 - centre[0]) / half).astype(np.float32)
+        rows = ((np.arange(height) + 0.5 - centre[1]) / half).astype(np.float32)[:, None]
+        x_down, y_down = (float(part) for part in down)
+        return cls(columns * y_down - rows * x_down, columns * x_down + rows * y_down, face_height)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +90,22 @@ class HeadRules:
         lab = cv2.cvtColor(cv2.GaussianBlur(frame, (blur, blur), 0), cv2.COLOR_RGB2LAB).astype(np.float32)
         lab *= np.array([_LIGHTNESS_WEIGHT, 1, 1], dtype=np.float32)
         colours = self._colours = self._remember(_measure(lab, person, oval, axes))
-        to_skin, to_hair, to_clothes = (_distance(lab, colour) for colour in (colours.skin, colours.hair, colours.clothes))
-        to_neck = np.minimum(to_skin, _distance(lab, colours.neck))
+        to_skin, to_neck, to_hair, to_clothes = _distances(lab, (colours.skin, colours.neck, colours.hair, colours.clothes))
+        to_neck = np.minimum(to_skin, to_neck)
+        if np.linalg.norm(colours.skin[1:] - colours.clothes[1:]) > _HUE_TELLS:  # then a throat in bright light is still skin
+            hue_alone = _HUE_WEIGHT * _distances(lab[..., 1:], [colours.skin[1:]])[0]
+            to_neck = np.where(axes.y > _SHOULDER_Y, np.minimum(to_neck, hue_alone), to_neck)
 
         labels = np.where(person, Region.TORSO, Region.BACKGROUND).astype(np.uint8)
         above_lobes = person & (axes.y < _EAR_LOBE_Y) & (np.abs(axes.x) < _HEAD_REACH)
         below = person & ~above_lobes & ~oval
-        labels[above_lobes | (below & (axes.y < 0.8) & (np.abs(axes.x) < 0.75))] = Region.HAIR
+        labels[above_lobes] = Region.HAIR
         labels[below & _neck(axes, to_neck, to_hair, to_clothes, oval)] = Region.NECK
         labels[_long_hair(axes, above_lobes, below, (to_neck, to_hair, to_clothes), colours)] = Region.HAIR
         skin_beside = above_lobes & _near(oval, axes, 0.2) & (to_skin < 0.6 * to_hair) & (to_skin < _SKIN_LIMIT)
         labels[oval | skin_beside] = Region.FACE
-        fringe = oval & (axes.y < -0.6) & (to_hair < 0.5 * to_skin)
-        labels[fringe] = Region.HAIR
+        fringe = oval & (axes.y < -0.5) & (to_hair < 0.7 * to_skin)
+        labels[_reached_from((labels == Region.HAIR) & (axes.y < _EAR_LOBE_Y), fringe) & fringe] = Region.HAIR  # no eyebrows
         return cv2.medianBlur(labels, 3 if max(labels.shape) < 200 else 5)
 
     def _remember(self, seen: _Colours) -> _Colours:
@@ -118,19 +126,21 @@ def _measure(lab: np.ndarray, person: Mask, oval: Mask, axes: FaceAxes) -> _Colo
     cheeks = oval & (axes.y > -0.3) & (axes.y < 0.4)
     skin = _median(lab, cheeks, fallback=oval)
     crown = person & ~oval & (axes.y < -1.0) & (np.abs(axes.x) < 1.1)
-    away = _distance(lab, skin)
     if crown.any():  # the bare forehead over the oval is not hair: of the crown take the half least like skin
-        crown &= away >= np.median(away[crown])
+        away = _distance(lab[crown], skin)
+        crown[crown] = away >= np.median(away)
     hair = _median(lab, crown, fallback=oval)
     throat = person & ~oval & (axes.y > 1.0) & (axes.y < 1.3) & (np.abs(axes.x) < 0.4)
     neck = _median(lab, throat, fallback=oval)
     if np.linalg.norm(neck[1:] - skin[1:]) > _NECK_HUE_LIMIT:  # a collar or a beard
         neck = skin
     shoulders = person & (axes.y > 1.6) & (np.abs(axes.x) > 1.1)
-    clothes = _median(lab, shoulders, fallback=np.zeros_like(person))
+    below_jaw = person & (axes.y > 1.1) & (np.abs(axes.x) > 1.1)  # in a close shot
+    clothes = _median(lab, shoulders, fallback=below_jaw)
     beside_jaw = ~oval & (axes.y > 0.4) & (axes.y < 0.9) & (np.abs(axes.x) < 1.0) & (np.abs(axes.x) > 0.45)
-    to_hair = _distance(lab, hair)
-    hair_like = beside_jaw & person & (to_hair < away) & (to_hair < _SKIN_LIMIT)
+    there = lab[beside_jaw & person]
+    to_hair = _distance(there, hair)
+    hair_like = (to_hair < _distance(there, skin)) & (to_hair < _SKIN_LIMIT)
     return _Colours(skin, neck, hair, clothes, float(hair_like.sum() / max(beside_jaw.sum(), 1)))
 
 
@@ -150,7 +160,9 @@ def _long_hair(
     end = np.interp(colours.hair_beside_jaw, _HAIR_BESIDE_JAW, _HAIR_END_Y)
     if np.linalg.norm(colours.hair - colours.clothes) < _DISTINCT:
         end = min(end, _HAIR_END_UNCLEAR_Y)
-    hair_like = (to_hair < to_neck) & (to_hair < _SKIN_LIMIT) & ((to_hair < to_clothes) | (axes.y < 1.0))
+    no_neck = np.abs(axes.x) > _NECK_REACH_X
+    hair_like = (to_hair < to_neck) & (to_hair < _SKIN_LIMIT) & ((to_hair < to_clothes) | (axes.y < _SHOULDER_Y))
+    hair_like |= (no_neck | (to_neck > _NECK_LIMIT)) & (axes.y < _SHOULDER_Y) & (to_clothes > _DISTINCT)
     falling = below & hair_like & (axes.y < end) & (np.abs(axes.x) < _HEAD_REACH)
     return _reached_from(above_lobes, falling) & falling
 
@@ -165,11 +177,21 @@ def _reached_from(seed: Mask, mask: Mask) -> Mask:
     """The parts of `mask` that touch `seed`, small holes closed."""
     joined = cv2.morphologyEx((seed | mask).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((3, 3), np.uint8))
     _, components = cv2.connectedComponents(joined, connectivity=4)
-    touched = np.unique(components[seed & (joined > 0)])
-    return np.isin(components, touched[touched > 0]) & (joined > 0) & ~seed
+    numbers = np.asarray(components, dtype=np.intp)
+    touched = np.zeros(int(numbers.max()) + 1, dtype=bool)
+    touched[numbers[seed]] = True
+    touched[0] = False
+    return touched[numbers] & ~seed
 
 
-def _distance(lab: np.ndarray, colour: np.ndarray) -> np.ndarray:
+def _distances(lab: Float[np.ndarray, "H W C"], colours: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """How far every pixel is from each of the colours, [H, W] each."""
+    flat = np.stack([np.append(-2 * colour, colour @ colour) for colour in colours]).astype(np.float32)
+    squares = cv2.transform(lab, flat).reshape(*lab.shape[:2], -1) + np.einsum("hwc,hwc->hw", lab, lab)[..., None]
+    return list(np.sqrt(np.maximum(squares, 0)).transpose(2, 0, 1))
+
+
+def _distance(lab: Float[np.ndarray, "N 3"], colour: np.ndarray) -> np.ndarray:
     return np.linalg.norm(lab - colour, axis=-1)
 
 

@@ -83,21 +83,41 @@ class FaceMesh:
         return Face(points * np.array([width, height, width], dtype=np.float32), float(inside.mean()))
 
 
-def follow_face(
-    frames: Iterable[Frame], on_frame: Callable[[], None]
-) -> tuple[Float[np.ndarray, "T 478 3"], Float[np.ndarray, "T"]]:
-    """Landmarks in consecutive frames, NaN where no face is seen, and their confidence, 0 there.
+class FoundFaces:
+    """What the mesh found in consecutive frames."""
 
-    A face mesh of its own: no video sees another one's tracking. `on_frame` hears of every frame that is done.
+    def __init__(self) -> None:
+        self._landmarks: list[np.ndarray] = []
+        self._confidence: list[float] = []
+
+    def add(self, face: Face | None) -> None:
+        """Append a frame; None: no face was seen."""
+        landmarks, confidence = face or _NOBODY
+        self._landmarks.append(landmarks)
+        self._confidence.append(confidence)
+
+    @property
+    def landmarks_px(self) -> Float[np.ndarray, "T 478 3"]:
+        """NaN where no face was seen."""
+        return np.array(self._landmarks, dtype=np.float32).reshape(-1, NUM_LANDMARKS, 3)
+
+    @property
+    def confidence(self) -> Float[np.ndarray, "T"]:
+        """0 where no face was seen."""
+        return np.array(self._confidence, dtype=np.float32)
+
+
+def follow_face(frames: Iterable[Frame], on_frame: Callable[[], None]) -> FoundFaces:
+    """Look for the face in consecutive frames by a mesh of their own, so that no video sees another one's tracking.
+
+    `on_frame` hears of every frame that is done.
     """
-    landmarks, confidence = [], []
+    found = FoundFaces()
     with FaceMesh() as mesh:
         for frame in frames:
-            face = mesh.detect(np.ascontiguousarray(frame)) or _NOBODY
-            landmarks.append(face.landmarks)
-            confidence.append(face.confidence)
+            found.add(mesh.detect(np.ascontiguousarray(frame)))
             on_frame()
-    return np.array(landmarks, dtype=np.float32).reshape(-1, NUM_LANDMARKS, 3), np.array(confidence, dtype=np.float32)
+    return found
 
 
 def detect_faces(frame: Frame) -> list[FaceBox]:

@@ -1,9 +1,11 @@
-"""clip.mp4 -> masks.mkv, background.png, parse.json."""
+"""clip.mp4 -> masks.mkv, landmarks.safetensors, background.png, parse.json."""
+
+import logging
 
 import numpy as np
 from PIL import Image
 
-from gensync_core.artefacts import atomic_path, write_json
+from gensync_core.artefacts import atomic_path, write_json, write_tensors
 from gensync_core.face.background import PlateBuilder
 from gensync_core.face.parsing import FaceParser
 from gensync_core.face.regions import Region
@@ -12,12 +14,14 @@ from gensync_core.params import Params
 from gensync_core.paths import Project
 from gensync_core.progress import progress
 
+_log = logging.getLogger(__name__)
+
 
 def run(project: Project, speaker_id: str, params: Params) -> None:
-    """Parse one speaker's clip and gather the background plate."""
+    """Parse one speaker's clip and gather the background plate; frames are decoded once and none is kept."""
     paths = project.speaker(project.registry().get(speaker_id))
     clip = probe(paths.clip)
-    plate = PlateBuilder()
+    builder = PlateBuilder(clip.num_frames)
     pixels = np.zeros(len(Region), dtype=np.int64)
     with (
         FaceParser(params.parse) as parser,
@@ -27,20 +31,25 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
         for frame in iter_frames(paths.clip):
             labels = parser.parse(frame)
             writer.write(labels)
-            plate.add(frame, labels)
+            builder.add(frame, labels)
             pixels += np.bincount(labels.ravel(), minlength=len(Region))
             job.advance()
-    image, inpainted_share = plate.finish()
+    faces, plate = parser.faces, builder.finish()
+    write_tensors(paths.landmarks, {"landmarks_px": faces.landmarks_px, "confidence": faces.confidence}, {})
     with atomic_path(paths.background) as temporary:
-        Image.fromarray(image).save(temporary)
+        Image.fromarray(plate.image).save(temporary)
     write_json(
         paths.parse_json,
         {
             "backend": params.parse.backend,
             "model": params.parse.model,
-            "num_frames": parser.num_frames,
+            "num_frames": clip.num_frames,
             "frames_without_face": parser.num_faceless,
             "region_share": {region.name.lower(): pixels[region] / max(pixels.sum(), 1) for region in Region},
-            "plate_inpainted_share": inpainted_share,
+            "plate_inpainted_share": plate.inpainted_share,
         },
+    )
+    _log.info(
+        "%s: %d frames parsed, %d without a face; no frame shows %.0f %% of the background: it is inpainted there",
+        *(speaker_id, clip.num_frames, parser.num_faceless, 100 * plate.inpainted_share),
     )

@@ -6,10 +6,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from gensync_core.artefacts import atomic_path, write_json, write_tensors
+from gensync_core.artefacts import atomic_path, read_tensors, write_json, write_tensors
 from gensync_core.errors import FootageRejected
 from gensync_core.face import expression
-from gensync_core.face.landmarks import follow_face
 from gensync_core.face.skin_points import FrontView, SkinFollower, SkinPoints
 from gensync_core.face.torso_tracker import BodyView, TorsoTrack, body_poses, reference_frame, track_torso
 from gensync_core.face.tracker import Track, track
@@ -28,8 +27,8 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     """
     paths = project.speaker(project.registry().get(speaker_id))
     clip = probe(paths.clip)
-    with progress("track", clip.num_frames) as job:
-        landmarks, confidence = follow_face(iter_frames(paths.clip), job.advance)
+    found, _ = read_tensors(paths.landmarks)
+    landmarks, confidence = found["landmarks_px"], found["confidence"]
     try:
         first = track(landmarks, confidence, clip.width, clip.height, params.track)
     except FootageRejected as error:
@@ -49,7 +48,7 @@ def _follow(paths: SpeakerPaths, first: Track, reference: int) -> tuple[SkinPoin
     start, poses = next(views(reference)), first.head_to_camera
     follower = SkinFollower(FrontView(first.canonical_landmarks, first.camera), start.image, poses[reference])
     seen: list[np.ndarray] = []
-    with progress("track skin and body", len(poses)) as job:
+    with progress("track", len(poses)) as job:
 
         def passing() -> Iterator[BodyView]:
             for view in views():

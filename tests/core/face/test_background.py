@@ -20,8 +20,8 @@ def test_a_moving_person_leaves_a_clean_plate():
     builder = PlateBuilder()
     for step in range(80):
         builder.add(*scene_with_person(left=2 + step % 46))
-    plate, inpainted = builder.finish()
-    assert inpainted == 0
+    plate, unseen = builder.finish()
+    assert not unseen.any()
     assert np.abs(plate.astype(float) - SCENE).mean() < 3
     assert plate.max() < 215
 
@@ -30,8 +30,11 @@ def test_what_was_never_seen_is_inpainted_and_reported():
     builder = PlateBuilder()
     for _ in range(30):
         builder.add(*scene_with_person(left=24))
-    plate, inpainted = builder.finish()
-    assert 0.15 < inpainted < 0.35
+    made = builder.finish()
+    assert 0.15 < made.inpainted_share < 0.35
+    assert made.unseen[30, 30]
+    assert not made.unseen[30, 5]
+    plate = made.image
     assert np.abs(plate.astype(float) - SCENE).max() < 60
 
 
@@ -44,6 +47,15 @@ def test_a_passing_stranger_does_not_stay():
         builder.add(frame, labels)
     plate, _ = builder.finish()
     assert np.abs(plate[:, 5:15].astype(float) - SCENE[:, 5:15]).mean() < 8
+
+
+def test_of_a_long_clip_some_frames_are_enough():
+    builder = PlateBuilder(num_frames=400)
+    for step in range(400):
+        builder.add(*scene_with_person(left=2 + step // 9))
+    plate, unseen = builder.finish()
+    assert not unseen.any()
+    assert np.abs(plate.astype(float) - SCENE).mean() < 3
 
 
 def test_an_empty_clip_is_an_error():

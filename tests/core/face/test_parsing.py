@@ -8,9 +8,10 @@ from skimage.data import astronaut
 
 from gensync_core.errors import AssetMissing
 from gensync_core.face.landmarks import FaceMesh
-from gensync_core.face.parsing import CELEBAMASK_REGIONS, FaceParser, ParseParams
+from gensync_core.face.parsing import FaceParser, ParseParams
 from gensync_core.face.polygons import polygon_mask
 from gensync_core.face.regions import FACE_OVAL, LIPS_OUTER, Region
+from gensync_core.face.segmenters import CELEBAMASK_REGIONS
 
 FRAME = cv2.resize(astronaut()[0:256, 96:352], (192, 192), interpolation=cv2.INTER_AREA)
 
@@ -51,7 +52,7 @@ def test_without_a_face_the_person_is_torso():
     with FaceParser() as parser:
         labels = parser.parse(np.full((96, 96, 3), 60, np.uint8))
         assert set(np.unique(labels)) <= {Region.BACKGROUND, Region.TORSO}
-        assert (parser.num_frames, parser.num_faceless) == (1, 1)
+        assert (len(parser.faces.confidence), parser.num_faceless) == (1, 1)
 
 
 def test_a_lost_face_keeps_its_last_place():
@@ -117,7 +118,7 @@ def test_segformer_backend_maps_labels_by_name(tmp_path, monkeypatch):
     params = ParseParams(backend="segformer", model=str(tmp_path))
     with FaceParser(params) as parser:
         labels = parser.parse(FRAME)
-        weights = parser._backend._to_region
+        weights = parser._segmenter.to_region
     assert labels.shape == FRAME.shape[:2]
     assert labels.max() < len(Region)
     assert weights[names.index("hair"), Region.HAIR] == 1
@@ -139,7 +140,9 @@ def test_missing_models_are_named(tmp_path, monkeypatch):
             FaceParser(ParseParams(backend=backend, model=str(tmp_path / "nowhere")))
 
 
-@pytest.mark.parametrize(("field", "value"), [("backend", "magic"), ("temporal_smoothing", 1.0), ("backend", "segformer")])
+@pytest.mark.parametrize(
+    ("field", "value"), [("backend", "magic"), ("temporal_smoothing", 1.0), ("backend", "segformer"), ("every", 0)]
+)
 def test_parameters_out_of_range_are_refused(field, value):
     with pytest.raises(ValueError, match=field if value != "segformer" else "model"):
         ParseParams(**{field: value})

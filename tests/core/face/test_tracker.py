@@ -4,7 +4,8 @@ import pytest
 from gensync_core.errors import FootageRejected
 from gensync_core.face.canonical import canonical_landmarks
 from gensync_core.face.expression import mouth_aperture
-from gensync_core.face.tracker import TrackParams, rigid_weights, track
+from gensync_core.face.track_params import TrackParams
+from gensync_core.face.tracker import rigid_weights, track
 from gensync_core.geometry.camera import Intrinsics, pose_matrix, project, transform
 from gensync_core.geometry.rotation import angle_between, matrix_to_rotvec, rotvec_to_matrix
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from gensync_core.artefacts import read_tensors
-from gensync_core.audio.features import AudioParams, encode
+from gensync_core.audio.audio_params import AudioParams
+from gensync_core.audio.features import encode
 from gensync_core.audio.waveform import load_waveform, write_waveform
 from gensync_core.errors import UsageError
 from gensync_core.samples.phones import CONSONANTS, VOWELS, random_talk

@@ -10,11 +10,11 @@ from PIL import Image
 from skimage.data import astronaut
 
 from gensync_core.artefacts import read_json, read_tensors, sha256_of
-from gensync_core.dataset.clip_dataset import SplitParams
+from gensync_core.dataset.split_params import SplitParams
 from gensync_core.errors import FootageRejected
 from gensync_core.face.parsing import ParseParams
 from gensync_core.face.regions import Region
-from gensync_core.face.tracker import TrackParams
+from gensync_core.face.track_params import TrackParams
 from gensync_core.media.video import VideoWriter, iter_labels
 from gensync_core.params import Params
 from gensync_core.paths import Project, SpeakerPaths
@@ -126,7 +126,15 @@ def test_parse_writes_labels_plate_and_facts(done):
 
 def test_both_stages_give_the_same_bytes_again(done):
     project, paths = done
-    outputs = (paths.masks, paths.background, paths.parse_json, paths.track_table, paths.track_arrays, paths.camera)
+    outputs = (
+        paths.masks,
+        paths.landmarks,
+        paths.background,
+        paths.parse_json,
+        paths.track_table,
+        paths.track_arrays,
+        paths.camera,
+    )
     before = [sha256_of(path) for path in outputs]
     parse.run(project, "eileen", PARAMS)
     track.run(project, "eileen", PARAMS)
@@ -135,6 +143,7 @@ def test_both_stages_give_the_same_bytes_again(done):
 
 def test_a_clip_without_a_face_is_refused_and_leaves_nothing(tmp_path):
     project, paths = project_with_clip(tmp_path, [np.full((SIZE, SIZE, 3), 80, np.uint8)] * 10)
+    parse.run(project, "eileen", PARAMS)
     with pytest.raises(FootageRejected, match=r"clip\.mp4: no face in 100% of the frames \(first at 0\.0 s"):
         track.run(project, "eileen", PARAMS)
     assert not paths.track_table.exists()
