@@ -1,94 +1,24 @@
-"""Commands that only look: `check`, `speakers`, `doctor`. None of them starts Prefect."""
+"""Commands that only look: `check`, `doctor`, and what fine-tuning brought. None of them starts Prefect."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from flows import machine
-from gensync_core.artefacts import read_json, read_tensors
-from gensync_core.errors import ArtefactBroken, FootageRejected, UsageError
+from gensync_core.artefacts import read_json
+from gensync_core.errors import FootageRejected, UsageError
 from gensync_core.paths import Project
-from gensync_core.speakers import Speaker
 from tasks.footage import check_footage, raise_if_rejected
 from tasks.workspace import find_project
 
 _MOST_TIMES = 6
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SpeakerRow:
-    """What is known about one speaker; None where the stage that knows has not run.
-
-    Attributes:
-        id: the speaker.
-        group: `cohort` or `adapted`.
-        state: `registered`, `ingested`, `coarse`, `trained`, `evaluated`, or `broken: ...`.
-        seconds: length of the footage that is used.
-        gaussians: of head and torso together.
-        psnr_db: head over true torso, held-out frames.
-        sync: mouth-aperture correlation, real minus shuffled sound.
-    """
-
-    id: str
-    group: str
-    state: str
-    seconds: float | None = None
-    gaussians: int | None = None
-    psnr_db: float | None = None
-    sync: float | None = None
-
-
-def speaker_row(project: Project, speaker: Speaker) -> SpeakerRow:
-    """Look a speaker up in the project's files; a broken one is said, not raised."""
-    paths = project.speaker(speaker)
-    state = "registered"
-    facts: dict[str, Any] = {}
-    try:
-        if paths.clip_json.exists():
-            state, facts["seconds"] = "ingested", read_json(paths.clip_json).get("duration_s")
-        for name, path in (("coarse", paths.coarse), ("trained", paths.model)):
-            if path.exists():
-                state, facts["gaussians"] = name, _count_gaussians(path)
-        metrics_file = paths.report / "metrics.json"
-        if metrics_file.exists():
-            metrics = read_json(metrics_file)
-            state = "evaluated" if state == "trained" else state
-            facts |= {"psnr_db": metrics.get("psnr_head_over_truth"), "sync": metrics.get("aperture_r_gap")}
-    except ArtefactBroken as error:
-        state = f"broken: {error}"
-    return SpeakerRow(id=speaker.id, group=speaker.group, state=state, **facts)
-
-
-def _count_gaussians(path: Path) -> int:
-    arrays, _ = read_tensors(path)
-    return sum(len(array) for name, array in arrays.items() if name.rpartition(".")[2] == "means")
-
-
-def speakers(context: typer.Context, as_json: JsonOption = False) -> None:
-    """List who is in the project: state, seconds of footage, Gaussians, PSNR, lip sync."""
-    project = find_project(context.obj or Path.cwd())
-    rows = [speaker_row(project, speaker) for speaker in project.registry().speakers.values()]
-    if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
-        return
-    if not rows:
-        typer.echo("nobody is onboarded yet: gensync onboard VIDEO --speaker ID")
-        return
-    table = Table("speaker", "group", "state", box=None)
-    for title in ("footage", "Gaussians", "PSNR head", "sync"):
-        table.add_column(title, justify="right")
-    for row in rows:
-        figures = ((row.seconds, "{:.1f} s"), (row.gaussians, "{:,}"), (row.psnr_db, "{:.1f} dB"), (row.sync, "{:.2f}"))
-        shown = ("–" if value is None else form.format(value) for value, form in figures)
-        table.add_row(row.id, row.group, row.state, *shown)
-    Console().print(table)
 
 
 _SCORES = (("psnr_head_over_truth", "PSNR head", ".2f"), ("lmd_px512", "LMD", ".2f"), ("aperture_r_gap", "sync", ".2f"))

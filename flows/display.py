@@ -3,6 +3,7 @@
 import sys
 import threading
 import time
+from datetime import datetime
 from types import TracebackType
 
 from rich.console import Console
@@ -24,6 +25,11 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def since(moment: float) -> str:
+    """A moment in seconds since the epoch, as people write it here: `2026-05-03 14:05`."""
+    return datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M")
 
 
 class BarDisplay:

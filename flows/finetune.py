@@ -7,6 +7,7 @@ from prefect import flow
 from flows.pipeline import run_stages, stage_runner
 from gensync_core.paths import COHORT_NAME, Project
 from tasks import registration
+from tasks.limits import writing
 from tasks.stage_task import StageResult
 
 
@@ -24,10 +25,12 @@ def finetune(root: Path) -> list[StageResult]:
         CommandFailed: the stage failed; where it was asked for the first time, it is not in the graph then.
     """
     project = Project(root)
-    is_new = registration.ask_for_finetuning(project)
+    with writing():
+        is_new = registration.ask_for_finetuning(project)
     try:
         return run_stages(project, ["finetune"], scope=COHORT_NAME)
     except BaseException:
         if is_new:
-            registration.forget_finetuning(project)
+            with writing():
+                registration.forget_finetuning(project)
         raise

@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
-from prefect.artifacts import create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from gensync_core.artefacts import read_json
 from gensync_core.paths import Project
 from tasks.dvc_project import plan
 from tasks.process import CommandFailed, stop_all_on_signal
+from tasks.progress_artifact import artifact_key
 from tasks.stage_task import StageResult, run_stage
 
 STAGES_AT_ONCE = max(1, int(os.environ.get("GENSYNC_STAGES_AT_ONCE", "2")))
@@ -53,6 +55,7 @@ def run_stages(project: Project, targets: Iterable[str], *, scope: str | None = 
         outcomes = {address: _outcome(future) for address, future in futures.items()}
     if outcomes:
         create_table_artifact(key="stages", table=[_row(*item) for item in outcomes.items()])
+        _show_reports(project, outcomes)
     failures = [outcome for outcome in outcomes.values() if isinstance(outcome, BaseException)]
     if failures:
         raise next((failure for failure in failures if isinstance(failure, CommandFailed)), failures[0])
@@ -66,9 +69,27 @@ def _outcome(future: PrefectFuture[StageResult]) -> StageResult | BaseException 
 
 
 def _row(address: str, outcome: StageResult | BaseException | None) -> dict[str, Any]:
+    stage, _, speaker = address.partition("@")
+    row = {"speaker": speaker or "all", "stage": stage}
     if isinstance(outcome, StageResult):
-        return {"stage": address, "result": outcome.how, "seconds": round(outcome.seconds, 1)}
-    return {"stage": address, "result": "not run" if outcome is None else f"failed: {str(outcome)[:200]}", "seconds": None}
+        return row | {"result": outcome.how, "seconds": round(outcome.seconds, 1)}
+    return row | {"result": "not run" if outcome is None else f"failed: {str(outcome)[:200]}", "seconds": None}
+
+
+def _show_reports(project: Project, outcomes: dict[str, StageResult | BaseException | None]) -> None:
+    """A page for each speaker whose report is new: where it lies, and its figures."""
+    done = {address.partition("@")[2] for address, outcome in outcomes.items() if isinstance(outcome, StageResult)}
+    for name, speaker in project.registry().speakers.items():
+        report = project.speaker(speaker).report / "report.html"
+        if name not in done or not report.exists():
+            continue
+        metrics_file = report.with_name("metrics.json")
+        metrics = read_json(metrics_file) if metrics_file.exists() else {}
+        figures = [f"| {key} | {value:.3f} |" for key, value in metrics.items() if isinstance(value, float)]
+        table = "\n".join(["", "| | |", "|---|---|", *figures]) if figures else ""
+        create_markdown_artifact(
+            key=f"report-{artifact_key(name)}", markdown=f"# {name}\n\nReport: [{report}]({report.as_uri()})\n{table}\n"
+        )
 
 
 @flow(name="pipeline", task_runner=stage_runner())

@@ -10,6 +10,7 @@ from gensync_core.artefacts import atomic_path
 from gensync_core.errors import UsageError
 from gensync_core.paths import Project
 from tasks import registration
+from tasks.limits import writing
 
 
 def check_model(project: Project, speaker_id: str) -> None:
@@ -35,12 +36,14 @@ def synthesize(root: Path, speaker: str, audio: Path, out: Path) -> Path:
     """
     project = Project(root)
     check_model(project, speaker)
-    job, is_new = registration.add_job(project, speaker, audio)
+    with writing():
+        job, is_new = registration.add_job(project, speaker, audio)
     try:
         run_stages(project, [f"synth@{job}"], scope=job)
     except BaseException:
         if is_new:
-            registration.remove_job(project, job)
+            with writing():
+                registration.remove_job(project, job)
         raise
     with atomic_path(out) as temporary:
         shutil.copyfile(project.render(job), temporary)

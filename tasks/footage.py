@@ -10,6 +10,14 @@ from gensync_core.errors import FootageRejected
 from tasks.process import ERROR_LINE, CommandFailed, command_env
 
 
+class GateRejected(FootageRejected):
+    """The gate refused the footage; `report` is all that it found."""
+
+    def __init__(self, message: str, report: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.report = report
+
+
 def check_footage(folder: Path, video: Path) -> dict[str, Any]:
     """What the gate found: `rejected`, `findings` [{code, severity, message, seconds}], `probe`, `faces`.
 
@@ -39,8 +47,8 @@ def raise_if_rejected(report: dict[str, Any]) -> None:
     """Refuse footage that is not fit for use.
 
     Raises:
-        FootageRejected: with the gate's reasons in one line.
+        GateRejected: with the gate's reasons in one line.
     """
     if report["rejected"]:
         reasons = [finding["message"] for finding in report["findings"] if finding["severity"] == "reject"]
-        raise FootageRejected(f"{report['file']}: {'; '.join(reasons)}")
+        raise GateRejected(f"{report['file']}: {'; '.join(reasons)}", report)

@@ -73,9 +73,8 @@ def run_command(
         grace_s: seconds between SIGTERM and SIGKILL, enough for a trainer to save its state.
     """
     started = time.monotonic()
-    guarded = [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), str(grace_s), *command]
     process = subprocess.Popen(
-        guarded,
+        guarded(command, grace_s),
         cwd=cwd,
         env=command_env(env),
         stdin=subprocess.DEVNULL,
@@ -124,6 +123,11 @@ def run_command(
     )
 
 
+def guarded(command: Sequence[str], grace_s: float = _GRACE_S) -> list[str]:
+    """The command under a guard that ends it and all that it started when it gets SIGTERM or this process dies."""
+    return [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), str(grace_s), *command]
+
+
 def command_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Our environment for a child: this Python's `python`, `dvc` first on PATH, unbuffered output, no look-ups outside."""
     scripts = str(Path(sys.executable).parent)
@@ -142,6 +146,11 @@ def stop_all() -> None:
     _stopping.set()
     for process in list(_live):
         _terminate(process)
+
+
+def is_stopping() -> bool:
+    """Whether `stop_all` was called in this process: what fails now was interrupted."""
+    return _stopping.is_set()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from gensync_core.artefacts import atomic_path, sha256_of
-from gensync_core.errors import ArtefactBroken, FootageRejected, UsageError
+from gensync_core.errors import ArtefactBroken, FootageRejected, GenSyncError, UsageError
 from gensync_core.paths import COHORT_NAME, Project
 from gensync_core.speakers import Speaker, check_speaker_id
 from tasks import dvc_project
@@ -36,7 +36,9 @@ def check_new_speaker(project: Project, speaker_id: str) -> None:
         )
 
 
-def add_speaker(project: Project, video: Path, speaker_id: str, group: str, *, consent: str | None = None) -> Speaker:
+def add_speaker(
+    project: Project, video: Path, speaker_id: str, group: str, *, consent: str | None = None, sha256: str | None = None
+) -> Speaker:
     """Copy footage into the project, give it to DVC and register the speaker; on failure nothing is left.
 
     Args:
@@ -45,9 +47,11 @@ def add_speaker(project: Project, video: Path, speaker_id: str, group: str, *, c
         speaker_id: id of a speaker who is not registered.
         group: `cohort` or `adapted`.
         consent: reference to the person's consent record.
+        sha256: what the file's digest has to be.
 
     Raises:
         FootageRejected: the id is not allowed or taken, or the file cannot be read.
+        GenSyncError: the file is not the one that it was, or has been changed meanwhile.
     """
     if not video.is_file():
         raise FootageRejected(f"{video}: no such file")
@@ -56,11 +60,14 @@ def add_speaker(project: Project, video: Path, speaker_id: str, group: str, *, c
         raw = project.raw(speaker_id, _plain_suffix(video))
         try:
             _copy_whole(video, raw)
+            digest = sha256_of(raw)
+            if sha256 not in (None, digest):
+                raise GenSyncError(f"{video}: its content is not what it was when it was looked at first")
             dvc_project.add_file(project, raw)
             speaker = Speaker(
                 id=speaker_id,
                 raw=raw.relative_to(project.root).as_posix(),
-                sha256=sha256_of(raw),
+                sha256=digest,
                 group=group,
                 consent=consent,
             )

@@ -14,7 +14,10 @@ from gensync_core.paths import Project
 from gensync_core.progress import Tick, parse_line
 from tasks import dvc_project
 from tasks.dvc_project import How, Node
+from tasks.limits import gpu_slots
 from tasks.process import CommandFailed
+from tasks.progress_artifact import ProgressArtifact
+from tasks.stage_record import FAILED, RUNNING, write_record
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,24 +75,31 @@ def run_stage(root: Path, node: Node) -> StageResult:
     Raises:
         CommandFailed: with the exit code and message that the stage gave.
     """
-    logger = get_run_logger()
-    started = time.monotonic()
-    _tell(lambda watcher: watcher.started(node.address))
+    logger, project = get_run_logger(), Project(root)
+    shown = ProgressArtifact(node.address, logger)
+    with gpu_slots(node.policy.gpu):
+        started = time.monotonic()
+        _tell(lambda watcher: watcher.started(node.address))
+        write_record(project, node.address, RUNNING)
 
-    def on_line(line: str) -> None:
-        tick = parse_line(line)
-        if tick is not None:
-            _tell(lambda watcher: watcher.ticked(node.address, tick))
-        elif line:
-            logger.info(line)
+        def on_line(line: str) -> None:
+            tick = parse_line(line)
+            if tick is not None:
+                _tell(lambda watcher: watcher.ticked(node.address, tick))
+                shown.ticked(tick)
+            elif line:
+                logger.info(line)
 
-    try:
-        how = dvc_project.reproduce(Project(root), node, on_line=on_line)
-    except BaseException:
-        _tell(lambda watcher: watcher.ended(node.address, "failed", time.monotonic() - started))
-        raise
-    seconds = time.monotonic() - started
-    _tell(lambda watcher: watcher.ended(node.address, how, seconds))
+        try:
+            how = dvc_project.reproduce(project, node, on_line=on_line)
+        except BaseException as error:
+            write_record(project, node.address, FAILED, str(error) or type(error).__name__)
+            _tell(lambda watcher: watcher.ended(node.address, "failed", time.monotonic() - started))
+            raise
+        seconds = time.monotonic() - started
+        write_record(project, node.address, how)
+        _tell(lambda watcher: watcher.ended(node.address, how, seconds))
+    shown.ended()
     return StageResult(address=node.address, how=how, seconds=seconds)
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gensync_core.artefacts import sha256_of, write_json
-from gensync_core.audio.features import AudioParams
+from gensync_core.audio.audio_params import AudioParams
 from gensync_core.dataset.clip_dataset import ClipDataset
 from gensync_core.errors import UsageError
 from gensync_core.evaluation.report import EvaluateParams

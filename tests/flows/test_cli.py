@@ -10,15 +10,18 @@ import numpy as np
 import pytest
 
 from flows import cli, cli_show, machine
-from flows.cli_show import speaker_row
 from flows.display import BarDisplay, LineDisplay, duration
+from flows.speaker_table import speaker_row
 from gensync_core.artefacts import write_json, write_tensors
 from gensync_core.paths import Project
 from gensync_core.progress import Tick
 
 Footage = Callable[..., Path]
 Enlist = Callable[..., None]
-COMMANDS = ("demo", "sample", "check", "onboard", "train", "synth", "evaluate", "finetune", "export", "speakers", "doctor")
+COMMANDS = (
+    "demo", "sample", "check", "onboard", "train", "synth", "evaluate", "finetune", "export", "speakers", "doctor",
+    "serve", "inbox",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -103,25 +106,26 @@ def test_speakers_shows_each_state(
     enlist("anna")
     enlist("radio", group="adapted")
     anna = toy.registry().get("anna")
-    assert speaker_row(toy, anna).state == "registered"
+    assert speaker_row(toy, anna, []).state == "registered"
     write_json(toy.speaker(anna).clip_json, {"duration_s": 20.0})
-    assert speaker_row(toy, anna).seconds == 20.0
+    assert speaker_row(toy, anna, []).seconds == 20.0
     tensors = {"head.means": np.zeros((30, 3)), "torso.means": np.zeros((10, 3))}
     write_tensors(toy.speaker(anna).coarse, tensors)
-    assert (speaker_row(toy, anna).state, speaker_row(toy, anna).gaussians) == ("coarse", 40)
+    assert (speaker_row(toy, anna, []).state, speaker_row(toy, anna, []).gaussians) == ("coarse", 40)
     write_tensors(toy.speaker(anna).model, tensors)
-    assert speaker_row(toy, anna).state == "trained"
+    assert speaker_row(toy, anna, []).state == "trained"
     write_json(toy.speaker(anna).report / "metrics.json", {"psnr_head_over_truth": 28.4, "aperture_r_gap": 0.61})
     assert gensync("speakers", "--json") == 0
     anna_row, radio_row = json.loads(capsys.readouterr().out)
     assert anna_row == {
-        "id": "anna", "group": "cohort", "state": "evaluated", "seconds": 20.0, "gaussians": 40, "psnr_db": 28.4, "sync": 0.61,
+        "id": "anna", "group": "cohort", "state": "ready", "file": None, "seconds": 20.0, "gaussians": 40, "psnr_db": 28.4,
+        "sync": 0.61, "since": (toy.speaker(anna).report / "metrics.json").stat().st_mtime,
     }  # fmt: skip
     assert (radio_row["state"], radio_row["psnr_db"]) == ("registered", None)
     assert gensync("speakers") == 0
     assert "28.4 dB" in capsys.readouterr().out
     toy.speaker(anna).coarse.write_bytes(b"broken")
-    assert speaker_row(toy, anna).state.startswith("broken: ")
+    assert speaker_row(toy, anna, []).state.startswith("broken: ")
 
 
 def test_fine_tuning_shows_scores_before_and_after(toy: Project, capsys: pytest.CaptureFixture[str]) -> None:
