@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from flows import cli_show
+from flows import cli_cloud, cli_serve, cli_show, speaker_table
 from flows.display import Display, duration, open_display
 from gensync_core import __version__
 from gensync_core.artefacts import read_json
@@ -251,8 +251,11 @@ def export(
     typer.echo(out)
 
 
-app.command("speakers")(cli_show.speakers)
+app.command("speakers")(speaker_table.speakers)
 app.command("doctor")(cli_show.doctor)
+app.add_typer(cli_cloud.app)
+app.command("serve")(cli_serve.serve)
+app.command("inbox")(cli_serve.look_once)
 
 
 def _report(project: Project, speaker: str) -> Path:

@@ -6,11 +6,15 @@ only; whatever runs or writes is a `dvc` process of its own.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
+
+from gensync_core.artefacts import atomic_path
 from gensync_core.errors import ArtefactBroken, UsageError
 from gensync_core.paths import Project
 from tasks.process import raise_for, run_command
@@ -28,6 +32,7 @@ class Policy:
         deadline_s: seconds after which the attempt is ended; None: never.
         cpu: cores that the stage may load.
         memory_gb: memory that the stage needs.
+        gpu: GPUs that the stage needs.
     """
 
     retries: int = 1
@@ -35,6 +40,7 @@ class Policy:
     deadline_s: float | None = None
     cpu: int = 1
     memory_gb: float = 2.0
+    gpu: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +63,135 @@ class Node:
         return self.address.partition("@")[0]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageInputs:
+    """Where what a stage reads comes from; paths are relative to the project.
+
+    Attributes:
+        command: what the stage runs.
+        stages: addresses of the stages that write something it reads.
+        tracked: `.dvc` files that stand for something it reads.
+        files: files and folders that lie in the project as they are: code, settings, speech.
+        outs: what it writes.
+    """
+
+    command: str
+    stages: tuple[str, ...]
+    tracked: tuple[str, ...]
+    files: tuple[str, ...]
+    outs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageHashes:
+    """What a stage's files are now: path -> DVC's hash, None where nothing is there; parameters: file -> key -> value."""
+
+    deps: dict[str, str | None]
+    params: dict[str, dict[str, Any]]
+    outs: dict[str, str | None]
+
+
+def stage_inputs(project: Project) -> dict[str, StageInputs]:
+    """Every stage of the graph, each after those that it depends on.
+
+    Raises:
+        ArtefactBroken: `dvc.yaml` or a file it reads cannot be used.
+    """
+    import networkx
+
+    with _repo(project) as repo:
+        graph = repo.index.graph
+        return {
+            stage.name: _inputs_of(stage, list(graph.successors(stage)))
+            for stage in networkx.dfs_postorder_nodes(graph)
+            if stage.cmd
+        }
+
+
+def _inputs_of(stage: Any, above: list[Any]) -> StageInputs:
+    written = [Path(out.fs_path) for upper in above for out in upper.outs]
+    plain = [
+        dep.def_path
+        for dep in stage.deps
+        if dep.hash_name != "params"
+        and not any(Path(dep.fs_path).is_relative_to(out) or out.is_relative_to(dep.fs_path) for out in written)
+    ]
+    return StageInputs(
+        command=str(stage.cmd),
+        stages=tuple(sorted(upper.name for upper in above if upper.cmd)),
+        tracked=tuple(sorted(upper.path_in_repo for upper in above if not upper.cmd)),
+        files=tuple(plain),
+        outs=tuple(out.def_path for out in stage.outs),
+    )
+
+
+def current_hashes(project: Project, addresses: Iterable[str]) -> dict[str, StageHashes]:
+    """What DVC would record of stages if they were run now, without running them.
+
+    Raises:
+        ArtefactBroken: `dvc.yaml` or a file it reads cannot be used.
+    """
+    wanted = set(addresses)
+    with _repo(project) as repo:
+        return {
+            stage.name: StageHashes(
+                deps={dep.def_path: _hash_of(dep) for dep in stage.deps if dep.hash_name != "params"},
+                params={dep.def_path: dep.read_params() for dep in stage.deps if dep.hash_name == "params"},
+                outs={out.def_path: _hash_of(out) for out in stage.outs},
+            )
+            for stage in repo.index.stages
+            if stage.cmd and stage.name in wanted
+        }
+
+
+def _hash_of(item: Any) -> str | None:
+    return item.get_hash().value if item.exists else None
+
+
+def enter_results(project: Project, entries: Mapping[str, Any]) -> None:
+    """Write what stages made elsewhere into `dvc.lock`, in place of what stood there: address -> entry.
+
+    Raises:
+        ArtefactBroken: `dvc.lock` cannot be read.
+    """
+    if not entries:
+        return
+    path = project.root / "dvc.lock"
+    with _repo(project):
+        content = {"schema": "2.0", "stages": read_lock(project) | dict(entries)}
+        with atomic_path(path) as temporary:
+            temporary.write_text(yaml.safe_dump(content, sort_keys=False))
+
+
+def read_lock(project: Project) -> dict[str, Any]:
+    """What `dvc.lock` says of each stage; empty where there is none.
+
+    Raises:
+        ArtefactBroken: the file is damaged.
+    """
+    path = project.root / "dvc.lock"
+    try:
+        stages = (yaml.safe_load(path.read_text()) or {}).get("stages") or {}
+        return dict(stages)
+    except FileNotFoundError:
+        return {}
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError) as error:
+        raise ArtefactBroken(f"{path}: cannot be read ({error}); restore it from version control") from error
+
+
+@contextmanager
+def _repo(project: Project) -> Iterator[Any]:
+    """The project as DVC sees it, with DVC's lock held."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    try:
+        with Repo(str(project.root), _wait_for_lock=True) as repo, repo.lock:
+            yield repo
+    except DvcException as error:
+        raise ArtefactBroken(f"{project.root}: DVC cannot read the project ({error})") from error
+
+
 def plan(project: Project, targets: Iterable[str], *, scope: str | None = None) -> list[Node]:
     """Of the targets and what they depend on: stages that are dirty or below a dirty one, each after those it depends on.
 
@@ -71,36 +206,31 @@ def plan(project: Project, targets: Iterable[str], *, scope: str | None = None) 
         ArtefactBroken: `dvc.yaml` or a file it reads cannot be used.
     """
     import networkx
-    from dvc.exceptions import DvcException
-    from dvc.repo import Repo
 
-    try:
-        with Repo(str(project.root), _wait_for_lock=True) as repo, repo.lock:
-            graph = repo.index.graph
-            stages = {stage.name: stage for stage in graph if stage.cmd}
-            wanted: set[str] = set()
-            for target in targets:
-                found = [address for address in stages if target in (address, address.partition("@")[0])]
-                if not found:
-                    raise UsageError(f"no stage {target!r} in {project.root / 'dvc.yaml'}")
-                wanted.update(found)
-                for address in found:
-                    wanted.update(stage.name for stage in networkx.descendants(graph, stages[address]) if stage.cmd)
-            if scope is not None:
-                wanted = {address for address in wanted if address.partition("@")[2] == scope}
-            above = {a: {s.name for s in graph.successors(stages[a]) if s.cmd and s.name in wanted} for a in wanted}
-            order = [stage.name for stage in networkx.dfs_postorder_nodes(graph) if stage.cmd and stage.name in wanted]
-            dirty: set[str] = set()
-            for address in order:
-                if above[address] & dirty or stages[address].status():
-                    dirty.add(address)
-            return [
-                Node(address=a, deps=tuple(sorted(above[a] & dirty)), policy=_policy(a, stages[a].meta))
-                for a in order
-                if a in dirty
-            ]
-    except DvcException as error:
-        raise ArtefactBroken(f"{project.root}: DVC cannot read the project ({error})") from error
+    with _repo(project) as repo:
+        graph = repo.index.graph
+        stages = {stage.name: stage for stage in graph if stage.cmd}
+        wanted: set[str] = set()
+        for target in targets:
+            found = [address for address in stages if target in (address, address.partition("@")[0])]
+            if not found:
+                raise UsageError(f"no stage {target!r} in {project.root / 'dvc.yaml'}")
+            wanted.update(found)
+            for address in found:
+                wanted.update(stage.name for stage in networkx.descendants(graph, stages[address]) if stage.cmd)
+        if scope is not None:
+            wanted = {address for address in wanted if address.partition("@")[2] == scope}
+        above = {a: {s.name for s in graph.successors(stages[a]) if s.cmd and s.name in wanted} for a in wanted}
+        order = [stage.name for stage in networkx.dfs_postorder_nodes(graph) if stage.cmd and stage.name in wanted]
+        dirty: set[str] = set()
+        for address in order:
+            if above[address] & dirty or stages[address].status():
+                dirty.add(address)
+        return [
+            Node(address=a, deps=tuple(sorted(above[a] & dirty)), policy=_policy(a, stages[a].meta))
+            for a in order
+            if a in dirty
+        ]
 
 
 def _policy(address: str, meta: dict[str, Any] | None) -> Policy:
@@ -110,13 +240,24 @@ def _policy(address: str, meta: dict[str, Any] | None) -> Policy:
         raise ArtefactBroken(f"dvc.yaml: meta of {address}: {error}") from error
 
 
-def reproduce(project: Project, node: Node, *, on_line: Callable[[str], None] | None = None) -> How:
+def reproduce(
+    project: Project,
+    node: Node,
+    *,
+    on_line: Callable[[str], None] | None = None,
+    pull: bool = False,
+    execute: bool = True,
+    grace_s: float = 20.0,
+) -> How:
     """Run one stage by `dvc repro -s`; DVC decides again whether it has to run at all.
 
     Args:
         project: the folder with `dvc.yaml`.
         node: the stage, from `plan`.
         on_line: gets each line of DVC's and the stage's output.
+        pull: take the result of an equal run from the remote's run cache where there is one.
+        execute: False: fail rather than run the stage's command.
+        grace_s: seconds that a stage has to save its state when it is told to end.
 
     Raises:
         CommandFailed: with the exit code and message that the stage gave.
@@ -134,12 +275,14 @@ def reproduce(project: Project, node: Node, *, on_line: Callable[[str], None] | 
 
     log_file = project.root / ".gensync" / "logs" / f"{node.address.replace('@', '-')}.log"
     outcome = run_command(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", node.address],
+        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", *(["--pull"] if pull else []), node.address],
         cwd=project.root,
-        env={**thread_env(node.policy.cpu), "GENSYNC_PROGRESS": "lines"},
+        # DVC hands a stage's command to this shell.
+        env={**thread_env(node.policy.cpu), "GENSYNC_PROGRESS": "lines", **({} if execute else {"SHELL": "/bin/false"})},
         deadline_s=node.policy.deadline_s,
         on_line=watch,
         log_file=log_file,
+        grace_s=grace_s,
     )
     raise_for(outcome, node.address, log_file)
     return how

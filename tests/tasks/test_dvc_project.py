@@ -1,12 +1,13 @@
 """What DVC is asked: the plan of what has to run, and running it."""
 
+import hashlib
 from collections.abc import Callable
 
 import pytest
 
 from gensync_core.errors import ArtefactBroken, UsageError
 from gensync_core.paths import Project
-from tasks.dvc_project import Node, Policy, plan, reproduce, thread_env
+from tasks.dvc_project import Node, Policy, add_file, current_hashes, plan, reproduce, stage_inputs, thread_env
 from tasks.process import CommandFailed
 
 Enlist = Callable[..., None]
@@ -104,3 +105,31 @@ def test_an_unknown_policy_is_a_broken_artefact(toy: Project, enlist: Enlist) ->
 def test_threads_are_bounded_by_the_machine() -> None:
     assert set(thread_env(1).values()) == {"1"}
     assert int(thread_env(10_000)["OMP_NUM_THREADS"]) < 10_000
+
+
+def test_a_stage_is_not_executed_where_that_is_not_wanted(toy: Project, enlist: Enlist, executed: Executed) -> None:
+    enlist("alice")
+    (node,) = plan(toy, ["ingest@alice"])
+    with pytest.raises(CommandFailed, match="ingest@alice"):
+        reproduce(toy, node, execute=False)
+    assert executed(toy) == []
+    reproduce(toy, node)
+    (toy.root / "dvc.lock").unlink()
+    (toy.cohort_folder / "alice" / "clip").unlink()
+    assert reproduce(toy, node, execute=False) == "run-cache", "what ran before needs no execution"
+
+
+def test_it_is_known_where_inputs_come_from(toy: Project, enlist: Enlist) -> None:
+    enlist("alice")
+    enlist("bob")
+    add_file(toy, toy.raw("bob", ".mp4"))
+    inputs = stage_inputs(toy)
+    assert list(inputs).index("ingest@alice") < list(inputs).index("joint")
+    assert (inputs["ingest@alice"].files, inputs["ingest@alice"].tracked) == (("data/raw/alice.mp4", "toy.py"), ())
+    assert (inputs["ingest@bob"].files, inputs["ingest@bob"].tracked) == (("toy.py",), ("data/raw/bob.mp4.dvc",))
+    assert inputs["joint"].stages == ("coarse@alice", "coarse@bob", "ingest@alice", "ingest@bob")
+    assert inputs["joint"].files == ("toy.py",)
+    hashes = current_hashes(toy, ["ingest@alice", "joint"])
+    assert hashes["ingest@alice"].deps["data/raw/alice.mp4"] == hashlib.md5(b"fine").hexdigest()
+    assert hashes["joint"].deps["data/speakers/cohort"] is None
+    assert hashes["joint"].params["params.yaml"] == {"weight": 1}
