@@ -1,13 +1,14 @@
 # The worker of gensync cloud: everything that stages need, installed; the project's own code comes with each job.
 #   CPU:  docker build -t gensync .
 #   CUDA: docker build -t gensync-cuda --build-arg BASE=nvidia/cuda:12.8.1-cudnn-devel-ubuntu24.04 \
-#           --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 .
+#           --build-arg TORCH_INDEX=<package index with CUDA builds of torch> .
+# For a small CPU image give TORCH_INDEX an index with CPU builds; without it PyPI's build is taken, which brings CUDA along.
 # The CUDA base carries a compiler (devel) because gsplat builds its kernels for the GPU that it finds.
 ARG BASE=python:3.11-slim-bookworm
 FROM ${BASE}
 
 ARG TORCH=torch==2.13.0
-ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+ARG TORCH_INDEX=""
 ENV DEBIAN_FRONTEND=noninteractive \
     PIP_NO_CACHE_DIR=1 \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
@@ -31,15 +32,15 @@ COPY pyproject.toml constraints.txt README.md LICENSE NOTICE ./
 COPY gensync_core ./gensync_core
 COPY tasks ./tasks
 COPY flows ./flows
-RUN python -m pip install --no-deps --index-url "$TORCH_INDEX" "$TORCH" \
+RUN if [ -n "$TORCH_INDEX" ]; then python -m pip install --no-deps --index-url "$TORCH_INDEX" "$TORCH"; fi \
     && uv pip install --no-cache -c constraints.txt '.[cloud]' \
     && rm -rf /opt/gensync/source/build
 
-# Workers run as nobody in particular, in folders below /work; pretrained parts are cached in the home folder.
-RUN useradd --create-home --uid 10001 gensync && mkdir /work && chown gensync:gensync /work
+# Workers run as nobody in particular, in folders below /srv/jobs; pretrained parts are cached in the home folder.
+RUN useradd --create-home --uid 10001 gensync && mkdir /srv/jobs && chown gensync:gensync /srv/jobs
 USER gensync
-WORKDIR /work
-ENV GENSYNC_WORK=/work \
+WORKDIR /srv/jobs
+ENV GENSYNC_WORK=/srv/jobs \
     HF_HUB_OFFLINE=1 \
     DVC_NO_ANALYTICS=1 \
     DO_NOT_TRACK=1

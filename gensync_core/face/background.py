@@ -10,7 +10,7 @@ from gensync_core.face.regions import Region
 
 _PERSON_MARGIN = 0.02  # of the frame's width: motion blur and soft edges of the person are kept out of the plate
 _STEP = 2.0  # grey levels by which the running median moves at first
-_ENOUGH_FRAMES = 100
+_ENOUGH_FRAMES, _MOST_SKIPPED = 100, 4
 _INPAINT_RADIUS = 0.02
 _STRIPE_ROWS = 32  # few rows at a time stay in the cache
 
@@ -39,8 +39,8 @@ class PlateBuilder:
     """
 
     def __init__(self, num_frames: int = 0) -> None:
-        """`num_frames`: how long the clip is; of long ones 100 to 200 frames are taken, evenly spread. 0: every frame."""
-        self._every = max(1, num_frames // _ENOUGH_FRAMES)
+        """`num_frames`: how long the clip is; of long ones every fourth frame is taken. 0: every frame."""
+        self._every = min(max(1, num_frames // _ENOUGH_FRAMES), _MOST_SKIPPED)
         self._given = 0
         self._plate: np.ndarray | None = None
         self._count: np.ndarray | None = None
@@ -58,7 +58,7 @@ class PlateBuilder:
         person = cv2.dilate((labels != Region.BACKGROUND).astype(np.uint8), kernel)
         for top in range(0, len(frame), _STRIPE_ROWS):
             rows = slice(top, top + _STRIPE_ROWS)
-            _approach(self._plate[rows], self._count[rows], frame[rows], person[rows] == 0)
+            _approach(self._plate[rows], self._count[rows], frame[rows], person[rows] == 0, self._every)
 
     def finish(self) -> Plate:
         """The plate; what no frame showed is inpainted from its surroundings.
@@ -75,13 +75,13 @@ class PlateBuilder:
         return Plate(image, unseen)
 
 
-def _approach(plate: np.ndarray, count: np.ndarray, frame: np.ndarray, seen: np.ndarray) -> None:
-    """Move `plate` a step towards `frame` where it is `seen`, in place."""
-    step = seen * (_STEP / np.sqrt(1 + count / 25))
+def _approach(plate: np.ndarray, count: np.ndarray, frame: np.ndarray, seen: np.ndarray, num_frames: int) -> None:
+    """Move `plate` towards `frame` where it is `seen`, as far as so many frames like it would take it, in place."""
+    step = seen * (num_frames * _STEP / np.sqrt(1 + count / 25))
     step[seen & (count == 0)] = 255  # a pixel's first sight is taken as it is
     limit = step[..., None]
     plate += np.clip(frame - plate, -limit, limit)
-    count += seen
+    count += num_frames * seen
 
 
 def _inpaint(plate: np.ndarray, unseen: np.ndarray) -> np.ndarray:
