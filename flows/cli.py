@@ -15,6 +15,7 @@ import typer
 
 from flows import cli_cloud, cli_serve, cli_show, speaker_table
 from flows.display import Display, duration, open_display
+from flows.groups import Group
 from gensync_core import __version__
 from gensync_core.artefacts import read_json
 from gensync_core.errors import FootageRejected, GenSyncError, UsageError
@@ -37,14 +38,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-
-class Group(enum.StrEnum):
-    """Groups that a newcomer can be put into."""
-
-    AUTO = "auto"
-    COHORT = "cohort"
-    ADAPTED = "adapted"
 
 
 class SplatFormat(enum.StrEnum):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from flows.groups import Group
 from gensync_core.errors import UsageError
 from gensync_core.paths import Project
 from tasks.workspace import find_project
@@ -28,14 +29,6 @@ class Collect(enum.StrEnum):
     PULL = "pull"
     LOCK = "lock"
     RUN_CACHE = "run-cache"
-
-
-class Group(enum.StrEnum):
-    """Groups that newcomers can be put into."""
-
-    AUTO = "auto"
-    COHORT = "cohort"
-    ADAPTED = "adapted"
 
 
 StoreOption = Annotated[

@@ -1,6 +1,7 @@
 """The code bundle: same content, same name; nothing that git ignores, nothing secret."""
 
 import gzip
+import hashlib
 import io
 import os
 import subprocess
@@ -113,3 +114,18 @@ def test_a_bundle_is_stored_once_and_checked_when_unpacked(toy: Project, tmp_pat
         with pytest.raises(ArtefactBroken, match="submit again"):
             fetch_bundle(store, digest, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("../outside", tarfile.REGTYPE), ("/outside", tarfile.REGTYPE), ("link", tarfile.SYMTYPE)]
+)
+def test_nothing_is_unpacked_from_a_bundle_that_leads_out_of_its_folder(tmp_path: Path, name: str, kind: bytes) -> None:
+    content, member = io.BytesIO(), tarfile.TarInfo(name)
+    member.type, member.linkname = kind, "/etc/passwd" if kind == tarfile.SYMTYPE else ""
+    with tarfile.open(fileobj=content, mode="w") as tar:
+        tar.addfile(member)
+    store, digest = MemoryStore(), hashlib.sha256(content.getvalue()).hexdigest()
+    store.objects[bundle_key(digest)] = gzip.compress(content.getvalue())
+    with pytest.raises(ArtefactBroken, match="which no bundle does"):
+        fetch_bundle(store, digest, tmp_path / "worker")
+    assert not list(tmp_path.rglob("*"))

@@ -15,23 +15,8 @@ import pytest
 from made_up_inbox import HASTY, enlist, files_in, folder_of, put, scan, states, taker
 
 from gensync_core.errors import FootageRejected
-from gensync_core.paths import Project
 from tasks.inbox import Desk, begin, look, make_attempt, release_interrupted
 from tasks.inbox_ledger import State, Submission
-from tasks.inbox_places import open_inbox
-
-
-@pytest.fixture
-def desk(toy: Project, tmp_path: Path) -> Desk:
-    folder = tmp_path / "inbox"
-    folder.mkdir()
-    return Desk(project=toy, inbox=open_inbox(str(folder)), settings=HASTY)
-
-
-@pytest.fixture
-def onboarded() -> list[str]:
-    """Speakers, in the order in which they were onboarded."""
-    return []
 
 
 def reason(desk: Desk, name: str) -> str:

@@ -1,28 +1,12 @@
 """Whose footage a file of an inbox is: its name, its sidecar, and what is refused."""
 
 import json
-from pathlib import Path
 
 import pytest
-from made_up_inbox import HASTY, folder_of, put, scan
+from made_up_inbox import folder_of, put, scan
 
-from gensync_core.paths import Project
 from gensync_core.speakers import Speaker
 from tasks.inbox import Desk, look
-from tasks.inbox_places import open_inbox
-
-
-@pytest.fixture
-def desk(toy: Project, tmp_path: Path) -> Desk:
-    folder = tmp_path / "inbox"
-    folder.mkdir()
-    return Desk(project=toy, inbox=open_inbox(str(folder)), settings=HASTY)
-
-
-@pytest.fixture
-def onboarded() -> list[str]:
-    """Speakers, in the order in which they were onboarded."""
-    return []
 
 
 @pytest.mark.parametrize(

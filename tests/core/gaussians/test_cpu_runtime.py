@@ -133,7 +133,8 @@ import sys
 sys.modules["numba"] = None
 import torch
 from gensync_core.errors import UsageError
-from gensync_core.gaussians.rasterize import (choose_backend, rasterize)
+from gensync_core.gaussians.rasterize import choose_backend, rasterize
+from gensync_core.gaussians.render_params import RenderParams
 from gensync_core.losses.photometric import l1_ssim
 from gensync_core.model.hash_triplane import HashTriplane
 

@@ -171,7 +171,8 @@ sys.modules["numba"] = None
 import torch
 from gensync_core.losses.photometric import l1_ssim
 from gensync_core.model.hash_triplane import HashTriplane
-from gensync_core.model.head_field import (HeadField)
+from gensync_core.model.head_field import HeadField
+from gensync_core.model.model_params import DEFORMABLE
 torch.manual_seed(0)
 field = HeadField(HashTriplane(3, 4, 16, 8, 2), 6, 8, 32, DEFORMABLE, 0.05, 0.8)
 torch.nn.init.normal_(field.last.weight)
