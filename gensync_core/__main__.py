@@ -15,6 +15,7 @@ from gensync_core.progress import Tick, line_sink, use_sink
 
 SPEAKER_STAGES = ("ingest", "parse", "track", "audio", "coarse", "adapt", "evaluate")
 SHARED_STAGES = ("joint", "finetune")
+WITHOUT_TORCH = ("parse", "track")  # loading it takes longer than it takes to look at seconds of footage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -89,18 +90,15 @@ def _dispatch(options: argparse.Namespace) -> None:
 
 
 def _run_stage(project: Project, options: argparse.Namespace) -> None:
-    import torch
-
     from gensync_core.params import load_params
 
     params = load_params(getattr(options, "params", None) or project.params_file)
-    torch.set_num_threads(1)  # more wait for each other more than they help, and would round differently; see render.threads
-    # On CUDA gsplat's gradients differ from run to run anyway, and some operations are not to be had any other way.
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    if options.stage not in WITHOUT_TORCH:
+        _prepare_torch()
     if options.stage == "check":
         from gensync_core.stages.check import check
 
-        sys.stdout.write(json.dumps(check(options.video, params).to_json()) + "\n")
+        sys.stdout.write(json.dumps(check(project, options.video, params).to_json()) + "\n")
         return
     stage = importlib.import_module(f"gensync_core.stages.{options.stage}")
     if options.stage in SHARED_STAGES:
@@ -109,6 +107,14 @@ def _run_stage(project: Project, options: argparse.Namespace) -> None:
         stage.run(project, options.job, params)
     else:
         stage.run(project, options.speaker, params)
+
+
+def _prepare_torch() -> None:
+    import torch
+
+    torch.set_num_threads(1)  # more wait for each other more than they help, and would round differently; see render.threads
+    # On CUDA gsplat's gradients differ from run to run anyway, and some operations are not to be had any other way.
+    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
 
 
 _bars: dict = {}

@@ -154,6 +154,11 @@ class Project:
         return self.finetuned_folder / "scores.json"
 
     @property
+    def gate_reports(self) -> Path:
+        """What the footage gate found in files that were given to it; may be deleted at any time."""
+        return self.root / ".gensync" / "gate"
+
+    @property
     def scratch(self) -> Path:
         """Resume states and decoded frames: never versioned, may be deleted at any time."""
         return self.root / ".gensync" / "scratch"

@@ -5,8 +5,10 @@ from pathlib import Path
 
 from gensync_core.artefacts import atomic_path, sha256_of, write_json
 from gensync_core.errors import ArtefactBroken
+from gensync_core.evaluation.provenance import code_digest
 from gensync_core.footage.findings import Finding
-from gensync_core.footage.gate import GateReport, check_footage
+from gensync_core.footage.gate import GateReport
+from gensync_core.footage.kept_reports import check_once
 from gensync_core.media.clip_cutting import SquareCrop, in_sync, planned_frames, shared_span, square_crop
 from gensync_core.media.video import IngestParams, Probe, cut_clip
 from gensync_core.params import Params
@@ -26,7 +28,7 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     speaker = project.registry().get(speaker_id)
     paths = project.speaker(speaker)
     sha256 = _checked_sha256(paths.raw, speaker.sha256)
-    report = check_footage(paths.raw, params.gate)
+    report = check_once(paths.raw, params.gate, project.gate_reports, code_digest())
     report.raise_if_rejected()
     assert report.probe is not None
     found = in_sync(report.probe, report.sound_late_s)

@@ -85,3 +85,9 @@ def test_files_are_named_for_what_they_hold_and_not_too_long(path: Path) -> None
 
 def test_no_folder_is_a_drawer_for_everything() -> None:
     assert not [path.parent for path in CODE if path.parent.name in BANNED_NAMES]
+
+
+def test_stages_that_look_at_faces_start_without_torch() -> None:
+    """Loading it takes longer than looking at seconds of footage."""
+    program = "import sys, gensync_core.stages.parse, gensync_core.stages.track; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False).returncode == 0

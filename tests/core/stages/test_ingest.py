@@ -214,12 +214,28 @@ def test_progress_ends_complete(project: Project, onboard: Callable[..., Path]) 
 
 
 def test_check_answers_in_json(project: Project, onboard: Callable[..., Path]) -> None:
-    report = check.check(onboard(), params_with())
+    report = check.check(project, onboard(), params_with())
     content = json.loads(json.dumps(report.to_json()))
     assert content["rejected"] is False
     assert content["probe"]["num_frames"] == 75
     assert content["findings"][0]["severity"] == "fixed"
-    assert check.check(onboard(content=b"text"), params_with()).to_json()["rejected"] is True
+    assert check.check(project, onboard(content=b"text"), params_with()).to_json()["rejected"] is True
+    assert not project.gate_reports.exists()  # this folder is no project
+
+
+def test_what_the_gate_saw_before_onboarding_is_not_looked_at_again(
+    project: Project, onboard: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.params_file.parent.mkdir(parents=True, exist_ok=True)
+    project.params_file.touch()
+    told = check.check(project, onboard(), params_with())
+
+    def look(frame: np.ndarray) -> Sequence[Any]:
+        raise AssertionError("looked at again")
+
+    see(monkeypatch, look)
+    run(project)
+    assert read_json(outputs(project)[2])["findings"] == told.to_json()["findings"]
 
 
 def test_a_real_face_is_found_and_centred(
