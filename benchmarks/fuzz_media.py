@@ -34,7 +34,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from media_cases import DEFECT, LEAVES, SPEAKER, WRITES_WHERE_TOLD, run_case, work
+from media_cases import DEFECT, KEPT_ASIDE, LEAVES, SPEAKER, WRITES_WHERE_TOLD, run_case, work
 from media_mutations import MUTATIONS, SOUNDS, VIDEOS, make_files, mutated
 
 ENTRIES = {"read": 9, "gate": 3, "ingest": 1, "cut": 1, "sound": 10}
@@ -158,7 +158,7 @@ class Bench:
         allowed = LEAVES[case.entry] if outcome.result == "taken" else LEAVES[case.entry] & {"speakers.yaml"}
         if case.entry in WRITES_WHERE_TOLD:
             allowed = LEAVES[case.entry]
-        surplus = {name for name in found - inputs - allowed if not name.startswith("scratch/")}
+        surplus = {name for name in found - inputs - allowed if not name.startswith(KEPT_ASIDE)}
         missing = LEAVES[case.entry] - found if outcome.result == "taken" and case.entry not in WRITES_WHERE_TOLD else set()
         elsewhere = sorted(path.name for path in self.temporary.iterdir())
         jobs = sorted(path.name for path in self._jobs.iterdir() if path != folder)

@@ -122,6 +122,8 @@ LEAVES: dict[str, set[str]] = {
     "cut": {"clip.mp4", "audio.wav"},
     "sound": {"speech.wav"},
 }
+# May be deleted at any time, and is read by nobody who cannot do without.
+KEPT_ASIDE = ("scratch/", ".gensync/gate/")
 # That nothing half is kept is the part of the stages that call these.
 WRITES_WHERE_TOLD = ("read", "cut")
 
