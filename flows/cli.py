@@ -15,7 +15,7 @@ import typer
 
 from flows import cli_cloud, cli_serve, cli_show, speaker_table
 from flows.display import Display, duration, open_display
-from flows.groups import Group
+from flows.options import Group, JsonOption, project_of
 from gensync_core import __version__
 from gensync_core.artefacts import read_json
 from gensync_core.errors import FootageRejected, GenSyncError, UsageError
@@ -23,7 +23,7 @@ from gensync_core.paths import Project
 from gensync_core.progress import parse_line
 from tasks import registration
 from tasks.process import raise_for, run_command
-from tasks.workspace import find_project, source_root
+from tasks.workspace import source_root
 
 # What typer makes of Ctrl-C.
 _INTERRUPTED = 130
@@ -50,7 +50,6 @@ class SplatFormat(enum.StrEnum):
 
 SpeakerOption = Annotated[str, typer.Option("--speaker", help="Id of the speaker.", metavar="ID")]
 Video = Annotated[Path, typer.Argument(help="Footage: any container, frame rate and size, with sound.", metavar="VIDEO")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 @app.callback()
@@ -69,15 +68,6 @@ def settings(
     if verbose:
         os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "INFO"
     context.obj = project
-
-
-def project_of(context: typer.Context) -> Project:
-    """The project that a command works in.
-
-    Raises:
-        UsageError: there is none.
-    """
-    return find_project(context.obj or Path.cwd())
 
 
 @contextmanager

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from flows.groups import Group
+from flows.options import Group, JsonOption, project_of
 from gensync_core.errors import UsageError
 from gensync_core.paths import Project
-from tasks.workspace import find_project
 
 if TYPE_CHECKING:
     from flows.cloud import CloudResult
@@ -68,7 +67,7 @@ def onboard(
     cpu_only: CpuOnlyOption = False,
 ) -> None:
     """Take new speakers in, each by workers of its own."""
-    project = _project(context)
+    project = project_of(context)
     chosen = name_videos(videos, speakers)
     settings = _settings(store, name, poll, cpu_only)
     with _watched() as cloud:
@@ -91,7 +90,7 @@ def repro(
     cpu_only: CpuOnlyOption = False,
 ) -> None:
     """Bring stages up to date."""
-    project = _project(context)
+    project = project_of(context)
     chosen = _targets(project, targets)
     settings = _settings(store, name, poll, cpu_only)
     with _watched() as cloud:
@@ -102,20 +101,18 @@ def repro(
 @app.command("attach")
 def attach(context: typer.Context, collect: CollectOption = Collect.PULL) -> None:
     """Follow and collect what was submitted when an earlier command ended before its jobs did."""
-    project = _project(context)
+    project = project_of(context)
     with _watched() as cloud:
         result = cloud.cloud_attach(project.root, collect.value)
     _say(result)
 
 
 @app.command("status")
-def status(
-    context: typer.Context, as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False
-) -> None:
+def status(context: typer.Context, as_json: JsonOption = False) -> None:
     """What was submitted from this project, how far it is, and what it took."""
     from tasks.cloud_submission import load_all
 
-    submissions = load_all(_project(context))
+    submissions = load_all(project_of(context))
     for submission in submissions:
         if not submission.closed:
             _ask_batch(submission)
@@ -138,7 +135,7 @@ def cancel(context: typer.Context) -> None:
     from tasks.cloud_batch import BatchQueues
     from tasks.cloud_submission import load_all
 
-    for submission in load_all(_project(context)):
+    for submission in load_all(project_of(context)):
         for job in submission.jobs if not submission.closed else []:
             if job.job_id is not None:
                 BatchQueues(submission.settings.name).terminate(job.job_id, "gensync cloud cancel")
@@ -151,7 +148,9 @@ def name_videos(videos: list[Path], speakers: list[str] | None) -> dict[str, Pat
     Raises:
         UsageError: not one id for each video, or the same id twice.
     """
-    ids = speakers or [video.stem.lower().replace(" ", "-") for video in videos]
+    from tasks.inbox_names import id_from
+
+    ids = speakers or [id_from(video.name) for video in videos]
     if len(ids) != len(videos):
         raise UsageError(f"{len(videos)} videos, but {len(ids)} ids: give --speaker once for each, or not at all")
     if len(set(ids)) != len(ids):
@@ -174,10 +173,6 @@ def _settings(store: str, name: str, poll_s: float, cpu_only: bool) -> "CloudSet
     from tasks.cloud_submission import CloudSettings
 
     return CloudSettings(store=store, name=name, poll_s=poll_s, cpu_only=cpu_only)
-
-
-def _project(context: typer.Context) -> Project:
-    return find_project(context.obj or Path.cwd())
 
 
 @contextmanager

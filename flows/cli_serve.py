@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.display import since
+from flows.options import JsonOption, project_of
 from gensync_core.errors import GenSyncError, UsageError
 from gensync_core.paths import Project
 from tasks.inbox import InboxSettings
 from tasks.inbox_ledger import Ledger, State, Submission
-from tasks.workspace import find_project
 
 InboxOption = Annotated[
     str | None,
@@ -52,7 +52,7 @@ def serve(
 
     Uses the Prefect server that PREFECT_API_URL names, or starts one.
     """
-    project = find_project(context.obj or Path.cwd())
+    project = project_of(context)
     patience = InboxSettings(settle_s=settle, max_attempts=attempts, backoff_s=backoff)
     address = _address(project, inbox)
     from flows.deployments import ServeSettings
@@ -71,10 +71,10 @@ def look_once(
     settle: SettleOption = 30.0,
     attempts: AttemptsOption = 3,
     backoff: BackoffOption = 60.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what became of the files of the inbox; with --once, scan it first and onboard what is due."""
-    project = find_project(context.obj or Path.cwd())
+    project = project_of(context)
     address = _address(project, inbox)
     failed: list[str] = []
     if once:

@@ -3,22 +3,19 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from flows import machine
+from flows.options import JsonOption, project_of
 from gensync_core.artefacts import read_json
 from gensync_core.errors import FootageRejected, UsageError
 from gensync_core.paths import Project
 from tasks.footage import check_footage, raise_if_rejected
-from tasks.workspace import find_project
 
 _MOST_TIMES = 6
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 _SCORES = (("psnr_head_over_truth", "PSNR head", ".2f"), ("lmd_px512", "LMD", ".2f"), ("aperture_r_gap", "sync", ".2f"))
@@ -81,7 +78,7 @@ def _clock_times(seconds: list[float]) -> str:
 def doctor(context: typer.Context, as_json: JsonOption = False) -> None:
     """Say what is installed, which device and renderer would run, and what is missing with the way to get it."""
     try:
-        folder = find_project(context.obj or Path.cwd()).root
+        folder = project_of(context).root
     except UsageError:
         folder = Path.cwd()
     items = machine.examine(folder)

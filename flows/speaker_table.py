@@ -3,22 +3,20 @@
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from flows.display import since
+from flows.options import JsonOption, project_of
 from gensync_core.artefacts import read_json, read_tensors
 from gensync_core.errors import ArtefactBroken
 from gensync_core.paths import Project
 from gensync_core.speakers import Speaker
 from tasks.inbox_ledger import Ledger, State, Submission
 from tasks.stage_record import FAILED, RUNNING, StageRecord, read_records
-from tasks.workspace import find_project
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +130,7 @@ def _count_gaussians(path: Path) -> int:
 
 def speakers(context: typer.Context, as_json: JsonOption = False) -> None:
     """List who is in the project or in its inbox: state and since when, footage, Gaussians, PSNR, lip sync."""
-    project = find_project(context.obj or Path.cwd())
+    project = project_of(context)
     rows = all_rows(project)
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))

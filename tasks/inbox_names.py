@@ -91,7 +91,7 @@ def identity_of(inbox: Inbox, arrival: Arrival) -> Identity:
         FootageRejected: the id is not allowed, or the sidecar cannot be used.
     """
     said = _read_sidecar(inbox, arrival) if arrival.sidecar else {}
-    speaker = said.get("id") or PurePosixPath(arrival.name).stem.lower().replace(" ", "-")
+    speaker = said.get("id") or id_from(arrival.name)
     try:
         check_speaker_id(speaker)
     except FootageRejected as error:
@@ -115,3 +115,8 @@ def _read_sidecar(inbox: Inbox, arrival: Arrival) -> dict[str, Any]:
     if said.get("group") not in (None, "auto", *GROUPS):
         raise FootageRejected(f"{arrival.sidecar}: group is {said['group']!r}, expected auto, {' or '.join(GROUPS)}")
     return said
+
+
+def id_from(name: str) -> str:
+    """The id that a file's name asks for; whether it is allowed is for `check_speaker_id` to say."""
+    return PurePosixPath(name).stem.lower().replace(" ", "-")

@@ -17,7 +17,7 @@ from gensync_core.footage.gate_params import GateParams
 from gensync_core.media.video import Probe
 
 
-def check_once(path: Path, params: GateParams, folder: Path, code: str) -> GateReport:
+def check_once(path: Path, params: GateParams, folder: Path, code: str, sha256: str | None = None) -> GateReport:
     """As `check_footage`, without looking again at what was judged before.
 
     Args:
@@ -25,9 +25,10 @@ def check_once(path: Path, params: GateParams, folder: Path, code: str) -> GateR
         params: thresholds.
         folder: where reports are kept; it may be deleted at any time.
         code: digest of the code that looks.
+        sha256: of the file, where it is known; footage may be gigabytes.
     """
     try:
-        content = sha256_of(path)
+        content = sha256 or sha256_of(path)
     except OSError:
         return check_footage(path, params)
     key = hashlib.sha256(json.dumps([content, asdict(params), code], sort_keys=True).encode()).hexdigest()[:32]

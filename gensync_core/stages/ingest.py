@@ -28,7 +28,7 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     speaker = project.registry().get(speaker_id)
     paths = project.speaker(speaker)
     sha256 = _checked_sha256(paths.raw, speaker.sha256)
-    report = check_once(paths.raw, params.gate, project.gate_reports, code_digest())
+    report = check_once(paths.raw, params.gate, project.gate_reports, code_digest(), sha256)
     report.raise_if_rejected()
     assert report.probe is not None
     found = in_sync(report.probe, report.sound_late_s)
