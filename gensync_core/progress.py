@@ -6,6 +6,7 @@ on a terminal, JSON lines to a parent process (`PREFIX`), or nothing (the defaul
 
 import json
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,22 +55,24 @@ def parse_line(line: str) -> Tick | None:
 
 
 class Progress:
-    """Counts steps of one job and reports at most twice a second."""
+    """Counts steps of one job and reports at most twice a second; threads may share it."""
 
     def __init__(self, job: str, total: int, done: int = 0) -> None:
         self.job, self.total, self.done = job, total, done
         self._first = done
         self._start = self._last = time.monotonic()
+        self._lock = threading.Lock()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count `steps` more; `note` is shown beside the bar."""
-        self.done += steps
-        now = time.monotonic()
-        if _sink is not None and (now - self._last >= _MIN_INTERVAL_S or self.done == self.total):
-            self._last = now
-            rate = (self.done - self._first) / max(now - self._start, 1e-9)
-            eta_s = (self.total - self.done) / rate if self.total and rate > 0 else None
-            _sink(Tick(self.job, self.done, self.total, eta_s, note))
+        with self._lock:
+            self.done += steps
+            now = time.monotonic()
+            if _sink is not None and (now - self._last >= _MIN_INTERVAL_S or self.done == self.total):
+                self._last = now
+                rate = (self.done - self._first) / max(now - self._start, 1e-9)
+                eta_s = (self.total - self.done) / rate if self.total and rate > 0 else None
+                _sink(Tick(self.job, self.done, self.total, eta_s, note))
 
     def rewind(self, done: int) -> None:
         """Go back to `done` steps: what came after them is done again."""

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from jaxtyping import UInt8
 
-from gensync_core.face.landmarks import FaceMesh, FoundFaces
+from gensync_core.face.landmarks import Face, FaceMesh, FoundFaces
 from gensync_core.face.mask_filter import MaskFilter
 from gensync_core.face.polygons import paint_features
 from gensync_core.face.segmenters import SEGMENTERS, Sight
@@ -82,7 +82,14 @@ class FaceParser:
 
     def parse(self, frame: Frame) -> Labels:
         """Label ids (`Region`) of the next RGB frame."""
-        face = self._mesh.detect(frame)
+        return self.label(frame, self.look(frame))
+
+    def look(self, frame: Frame) -> Face | None:
+        """The first half of `parse`: the face in the next frame. It may run in another thread, ahead of `label`."""
+        return self._mesh.detect(frame)
+
+    def label(self, frame: Frame, face: Face | None) -> Labels:
+        """The second half of `parse`."""
         self.faces.add(face)
         found_again = face is not None and self._landmarks is None
         if face is None:

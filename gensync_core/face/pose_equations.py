@@ -3,6 +3,8 @@
 Shapes: T frames, N points. Everything is float64.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from jaxtyping import Float
 
@@ -12,6 +14,12 @@ FRAMES_AT_ONCE = 256
 """Derivatives of all frames of a long clip at once would take a gigabyte."""
 _BANDS = 3 * POSE_SIZE
 _SPREAD_DM = np.array([0.1, 0.1, 0.03])
+
+
+def chunks(num_frames: int) -> Iterator[slice]:
+    """Frames, `FRAMES_AT_ONCE` at a time."""
+    for first in range(0, num_frames, FRAMES_AT_ONCE):
+        yield slice(first, first + FRAMES_AT_ONCE)
 
 
 def point_jacobian(points: Float[np.ndarray, "*batch 3"], focal: float) -> Float[np.ndarray, "*batch 2 3"]:
@@ -78,10 +86,9 @@ def lift(
     Of all displacements that explain a pixel the one is taken that is least likely to be depth: `_SPREAD_DM` says how far a
     landmark moves along each canonical axis.
     """
-    motion = np.zeros((len(seen_px), *shape.shape))
+    motion = np.zeros((len(seen_px), *shape.shape), dtype=np.float32)
     for index in range(2):
-        for first in range(0, len(seen_px), FRAMES_AT_ONCE):
-            part = slice(first, first + FRAMES_AT_ONCE)
+        for part in chunks(len(seen_px)):
             motion[part] += _least_motion(seen_px[part], shape + motion[part], rotations[part], translations[part], focal)
         if index == 0:
             mean = np.median(motion, axis=0)

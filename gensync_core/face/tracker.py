@@ -1,11 +1,13 @@
-"""Head poses, camera and the speaker's own face shape from landmarks: bundle adjustment over a whole clip.
+"""Head poses, camera, face shape and expressions of a speaker from landmarks: bundle adjustment over a whole clip.
 
-Unknowns: one focal length, a pose per frame, the speaker's rigid shape (offsets on the canonical face). Gauss-Newton on poses
-and focal length together (a block-banded system with one border column), alternating with the shape. Landmarks that move with
-speech, blinks and brows count little; the second difference of the poses is held small, which removes jitter. Where points of
-the skin were followed by their pixels (`skin_points`) they say most, and the landmarks say where the face is on them.
+Unknowns: one focal length, a pose per frame, the speaker's rigid shape (offsets on the canonical face), and what the face does
+on top of it (`expression_basis`). Gauss-Newton on poses and focal length together (a block-banded system with one border
+column), alternating with shape and expressions. Landmarks that move with speech, blinks and brows count little; the second
+difference of the poses is held small, which removes jitter. Where points of the skin were followed by their pixels
+(`skin_points`) they say most, and the landmarks say where the face is on them.
 
-Shapes: T frames of the clip, K points of the skin, N = 478 landmarks and them. Source: own choice of a standard method.
+Shapes: T frames of the clip, F of them, K points of the skin, N = 478 landmarks and them, M of these; E expressions. Source:
+own choice of a standard method.
 """
 
 import logging
@@ -18,7 +20,8 @@ from scipy.linalg import solveh_banded
 from gensync_core.errors import FootageRejected
 from gensync_core.face import regions
 from gensync_core.face.canonical import canonical_landmarks
-from gensync_core.face.pose_equations import FRAMES_AT_ONCE, POSE_SIZE, aligned, banded, lift, point_jacobian, pose_jacobian
+from gensync_core.face.expression_basis import ExpressionBasis, fit_expressions
+from gensync_core.face.pose_equations import POSE_SIZE, aligned, banded, chunks, lift, point_jacobian, pose_jacobian
 from gensync_core.face.skin_points import SkinPoints
 from gensync_core.face.track_params import TrackParams
 from gensync_core.geometry import rotation
@@ -47,6 +50,7 @@ class Track:
         head_to_camera: [T, 4, 4] canonical to camera, decimetre.
         canonical_landmarks: [478, 3] the speaker's mean shape in the canonical frame.
         canonical_motion: [T, 478, 3] what each landmark does about its mean; it reprojects onto `landmarks_px`.
+        expressions: the same without the noise of single frames, as a few directions and how far the face goes along each.
         confidence: [T] 0 to 1: what the detector gave, less where the mesh does not fit; 0 for lost frames.
         interpolated: [T] true for frames without a face of their own.
         camera: one for the clip.
@@ -57,6 +61,7 @@ class Track:
     head_to_camera: Float[np.ndarray, "T 4 4"]
     canonical_landmarks: Float[np.ndarray, "478 3"]
     canonical_motion: Float[np.ndarray, "T 478 3"]
+    expressions: ExpressionBasis
     confidence: Float[np.ndarray, "T"]
     interpolated: Bool[np.ndarray, "T"]
     camera: Intrinsics
@@ -79,12 +84,16 @@ class _Observations:
 
 @dataclass(frozen=True, slots=True)
 class _State:
-    """What is being estimated; float64. rotations [T, 3, 3], translations [T, 3] dm, focal px, shape [N, 3] dm."""
+    """What is being estimated; float64. rotations [T, 3, 3], translations [T, 3] dm, focal px, shape [N, 3] dm.
+
+    `expressions`: of the landmarks; None as long as they are not known.
+    """
 
     rotations: np.ndarray
     translations: np.ndarray
     focal: float
     shape: np.ndarray
+    expressions: ExpressionBasis | None = None
 
 
 def track(
@@ -111,24 +120,23 @@ def track(
     params = params or TrackParams()
     found = np.asarray(np.isfinite(landmarks_px).all(axis=(1, 2)))
     _check_enough(found, params)
-    filled = _fill_lost(landmarks_px.astype(np.float64), found)
+    filled = _fill_lost(landmarks_px, found)
     adjustment = _Adjustment(filled, found, width, height, params, skin)
     state = adjustment.solve()
-    residuals = np.linalg.norm(adjustment.residuals(state), axis=-1)
-    fit = np.median(residuals[:, np.flatnonzero(rigid_weights() >= 1)], axis=1)
+    fit = np.median(adjustment.distances(state, np.flatnonzero(rigid_weights() >= 1)), axis=1)
     typical = float(np.median(fit[found]))
     fit_confidence = np.clip(2.0 * max(typical, 1e-6) / np.maximum(fit, 1e-9), 0, 1)  # full up to twice the usual residual
-    pixels, landmark_shape = filled[..., :2] - adjustment.centre, state.shape[: regions.NUM_LANDMARKS]
-    shape, motion = lift(pixels, landmark_shape, state.rotations, state.translations, state.focal)
+    shape, motion = adjustment.lifted(state)
     camera = Intrinsics(state.focal, state.focal, width / 2, height / 2, width, height)
     _LOG.info(
         "tracked %d frames: focal %.0f px, reprojection %.2f px, %d lost", len(found), state.focal, typical, (~found).sum()
     )
     return Track(
-        landmarks_px=filled.astype(np.float32),
+        landmarks_px=filled,
         head_to_camera=pose_matrix(state.rotations, state.translations).astype(np.float32),
         canonical_landmarks=shape.astype(np.float32),
-        canonical_motion=motion.astype(np.float32),
+        canonical_motion=motion,
+        expressions=fit_expressions(motion, found),
         confidence=np.where(found, confidence * fit_confidence, 0).astype(np.float32),
         interpolated=~found,
         camera=camera,
@@ -163,14 +171,14 @@ def _check_enough(found: np.ndarray, params: TrackParams) -> None:
 
 
 def _fill_lost(landmarks: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Landmarks [T, N, 3] with lost rows interpolated in time."""
-    seen, times = np.flatnonzero(found), np.arange(len(found))
-    after = np.clip(np.searchsorted(seen, times), 0, len(seen) - 1)
-    before = np.where(found, after, np.maximum(after - 1, 0))
-    before = np.where(times > seen[-1], len(seen) - 1, before)
-    first, last = seen[before], seen[after]
-    share = np.clip((times - first) / np.maximum(last - first, 1), 0, 1)[:, None, None]
-    return (1 - share) * landmarks[first] + share * landmarks[last]
+    """Landmarks [T, L, 3] with lost rows interpolated in time."""
+    seen, lost = np.flatnonzero(found), np.flatnonzero(~found)
+    after = np.searchsorted(seen, lost)
+    first, last = seen[np.maximum(after - 1, 0)], seen[np.minimum(after, len(seen) - 1)]
+    share = np.clip((lost - first) / np.maximum(last - first, 1), 0, 1).astype(np.float32)[:, None, None]
+    filled = landmarks.astype(np.float32)
+    filled[lost] = (1 - share) * filled[first] + share * filled[last]
+    return filled
 
 
 def _mesh_observations(landmarks: np.ndarray, rigid: np.ndarray, sigma_px: float) -> _Observations:
@@ -184,8 +192,8 @@ def _skin_observations(skin: SkinPoints, found: np.ndarray, sigma_px: float) -> 
     seen = np.isfinite(skin.seen_px).all(axis=-1) & found[:, None]
     certainty = seen / sigma_px**2
     weights = certainty * _INDEPENDENT_SKIN_POINTS / np.maximum(seen.sum(axis=1, keepdims=True), _FEW_SKIN_POINTS)
-    pixels = np.where(seen[..., None], skin.seen_px, 0.0)
-    return _Observations(skin.canonical.astype(np.float64), pixels.astype(np.float64), weights, certainty)
+    pixels = np.where(seen[..., None], skin.seen_px, np.float32(0))
+    return _Observations(skin.canonical.astype(np.float64), pixels, weights, certainty)
 
 
 class _Adjustment:
@@ -211,28 +219,44 @@ class _Adjustment:
         if skin is not None and len(skin.canonical):
             sets[0] = replace(sets[0], weights=_BESIDE_SKIN * sets[0].weights)
             sets.append(_skin_observations(skin, found, float(np.hypot(_SKIN_SIGMA * self.eye_distance_px, _FLOW_SIGMA_PX))))
+
+        def joined(values: list[np.ndarray]) -> np.ndarray:
+            whole = [np.broadcast_to(value, part.seen_px.shape[:2]) for value, part in zip(values, sets, strict=True)]
+            return np.concatenate(whole, axis=1, dtype=np.float32)
+
         self.canonical = np.concatenate([part.canonical for part in sets])
         self.observed = np.concatenate([part.seen_px for part in sets], axis=1)
-        self.weights = np.concatenate([np.broadcast_to(part.weights, part.seen_px.shape[:2]) for part in sets], axis=1)
-        self.shape_weights = np.concatenate([np.broadcast_to(part.certainty, part.seen_px.shape[:2]) for part in sets], axis=1)
+        self.weights = joined([part.weights for part in sets])
+        self.shape_weights = joined([part.certainty for part in sets])
         self.gauge = np.concatenate([rigid, np.zeros(len(self.canonical) - len(rigid))])
         self.used = np.flatnonzero(self.weights.any(axis=0))
         self.is_skin = np.arange(len(self.canonical)) >= len(rigid)
 
     def solve(self) -> _State:
-        """Alternate between poses with focal length, and shape."""
+        """Alternate between poses with focal length, and shape; expressions join in at the end, once poses are good."""
         state = self._start()
         for index in range(_SHAPE_ROUNDS):
+            scales = self._pose_scales(self.distances(state, self.used))
             for _ in range(_POSE_STEPS if index else 3 * _POSE_STEPS):
-                state = self._step_poses(state)
+                state, scales = self._step_poses(state, scales)
             if index < _SHAPE_ROUNDS - 1:
                 state = self._step_shape(state)
+            if index == _SHAPE_ROUNDS - 2:
+                state = replace(state, expressions=fit_expressions(self.lifted(state)[1], self.found))
         return state
 
-    def residuals(self, state: _State) -> np.ndarray:
-        """Observed minus projected, px [T, N, 2]."""
-        _, projected = self._project(state)
-        return self.observed - projected
+    def lifted(self, state: _State) -> tuple[Float[np.ndarray, "478 3"], Float[np.ndarray, "T 478 3"]]:
+        """Mean shape of the landmarks, and what each does about it in each frame."""
+        count = regions.NUM_LANDMARKS
+        pixels = self.observed[:, :count] - self.centre.astype(np.float32)
+        return lift(pixels, state.shape[:count], state.rotations, state.translations, state.focal)
+
+    def distances(self, state: _State, which: np.ndarray) -> Float[np.ndarray, "T M"]:
+        """How far points are seen from where they are projected, px."""
+        lengths = np.zeros((len(self.observed), len(which)), dtype=np.float32)
+        for part in chunks(len(self.observed)):
+            lengths[part] = np.linalg.norm(self._residuals(state, part, which)[2], axis=-1)
+        return lengths
 
     def _start(self) -> _State:
         """Weak-perspective poses: the best affine map of the canonical face onto the landmarks, made a rotation."""
@@ -251,41 +275,50 @@ class _Adjustment:
         translations = np.column_stack([offset, depth]) - rotations @ mean
         return _State(rotations, translations, focal, self.canonical)
 
-    def _project(self, state: _State) -> tuple[np.ndarray, np.ndarray]:
-        turned = (state.rotations.reshape(-1, 3) @ state.shape.T).reshape(-1, 3, len(state.shape))  # one large product
-        points = turned.swapaxes(1, 2) + state.translations[:, None]
-        return points, state.focal * points[..., :2] / points[..., 2:] + self.centre
+    def _residuals(
+        self, state: _State, frames: slice | np.ndarray, which: np.ndarray
+    ) -> tuple[Float[np.ndarray, "F M 3"], Float[np.ndarray, "F M 2"], Float[np.ndarray, "F M 2"]]:
+        """Points before the camera, where they are projected from the principal point, and observed minus projected, px."""
+        shapes = state.shape[which].T
+        if state.expressions is not None:
+            of_mesh = ~self.is_skin[which]
+            shapes = np.repeat(shapes[None], len(self.found[frames]), axis=0)
+            shapes[..., of_mesh] += state.expressions.motion(frames, which[of_mesh]).swapaxes(1, 2)
+        turned = state.rotations[frames] @ shapes
+        points = turned.swapaxes(1, 2) + state.translations[frames, None]
+        projected = state.focal * points[..., :2] / points[..., 2:]
+        return points, projected, self.observed[frames][:, which] - self.centre - projected
 
-    def _robust(self, residuals: np.ndarray, trusted: np.ndarray, is_skin: np.ndarray) -> np.ndarray:
-        """Factors [F, N] that take weight off outliers (Cauchy), by the median of the `trusted` [F, N] of the same kind."""
-        length = np.linalg.norm(residuals, axis=-1)
+    def _scales(self, lengths: np.ndarray, trusted: np.ndarray, is_skin: np.ndarray) -> Float[np.ndarray, "M"]:
+        """Of each point: the length [F, M] of a residual from which on it loses weight (Cauchy)."""
+        scales = np.full(len(is_skin), np.inf)
         for kind in (is_skin, ~is_skin):
-            known = length[:, kind][trusted[:, kind]]
-            length[:, kind] /= _OUTLIER * max(float(np.median(known)) if len(known) else np.inf, 1e-3)
-        return 1 / (1 + length**2)
+            known = lengths[:, kind][trusted[:, kind]]
+            if len(known):
+                scales[kind] = _OUTLIER * max(float(np.median(known)), 1e-3)
+        return scales
 
-    def _pose_weights(self, residuals: np.ndarray) -> np.ndarray:
-        """Weights [T, used] of squared residuals in px."""
-        weights, is_skin = self.weights[:, self.used], self.is_skin[self.used]
-        trusted = (weights > 0) & self.found[:, None] & (is_skin | (self.gauge[self.used] >= 1))
+    def _pose_scales(self, lengths: Float[np.ndarray, "T used"]) -> Float[np.ndarray, "used"]:
+        is_skin = self.is_skin[self.used]
+        trusted = (self.weights[:, self.used] > 0) & self.found[:, None] & (is_skin | (self.gauge[self.used] >= 1))
+        return self._scales(lengths, trusted, is_skin)
+
+    def _step_poses(self, state: _State, scales: Float[np.ndarray, "used"]) -> tuple[_State, Float[np.ndarray, "used"]]:
+        """One Gauss-Newton step; also the scales of residuals where it began, which hardly differ from those where it ends."""
+        num_frames, used = len(self.found), self.used
+        lengths = np.zeros((num_frames, len(used)), dtype=np.float32)
         trust = np.where(self.found, 1.0, _LOST_TRUST)[:, None]
-        return self._robust(residuals, trusted, is_skin) * trust * weights
-
-    def _step_poses(self, state: _State) -> _State:
-        points, projected = self._project(replace(state, shape=state.shape[self.used]))
-        residuals = self.observed[:, self.used] - projected
-        weights = self._pose_weights(residuals)
-        num_frames = len(weights)
         blocks, gradient, border = (np.zeros((num_frames, POSE_SIZE, *end)) for end in ((POSE_SIZE,), (), ()))
         corner = pull = 0.0
-        for first in range(0, num_frames, FRAMES_AT_ONCE):
-            part = slice(first, first + FRAMES_AT_ONCE)
-            count = len(points[part])
-            by_pose = pose_jacobian(points[part] - state.translations[part, None], points[part], state.focal)
-            by_pose = by_pose.reshape(count, -1, POSE_SIZE)
-            by_focal = (projected[part] - self.centre).reshape(count, -1)  # derivative by the focal length's logarithm
-            pixels = residuals[part].reshape(count, -1)
-            weight = np.repeat(weights[part], 2, axis=1)
+        for part in chunks(num_frames):
+            points, projected, residuals = self._residuals(state, part, used)
+            count = len(points)
+            by_pose = pose_jacobian(points - state.translations[part, None], points, state.focal).reshape(count, -1, POSE_SIZE)
+            by_focal = projected.reshape(count, -1)  # derivative by the focal length's logarithm
+            pixels = residuals.reshape(count, -1)
+            lengths[part] = np.linalg.norm(residuals, axis=-1)
+            weights = self.weights[part][:, used] * trust[part] / (1 + (lengths[part] / scales) ** 2)
+            weight = np.repeat(weights, 2, axis=1)
             weighted = (by_pose * weight[..., None]).swapaxes(1, 2)
             blocks[part] = weighted @ by_pose
             gradient[part] = (weighted @ pixels[..., None])[..., 0]
@@ -302,12 +335,13 @@ class _Adjustment:
         focal_step = (pull - border @ solved[:, 0]) / (corner - border @ solved[:, 1])
         focal_step = float(np.clip(focal_step, -0.2, 0.2))
         steps = (solved[:, 0] - solved[:, 1] * focal_step).reshape(num_frames, POSE_SIZE)
-        return replace(
+        moved = replace(
             state,
             rotations=rotation.rotvec_to_matrix(steps[:, :3]) @ state.rotations,
             translations=state.translations + steps[:, 3:],
             focal=state.focal * float(np.exp(focal_step)),
         )
+        return moved, self._pose_scales(lengths)
 
     def _add_smoothness(self, matrix: np.ndarray, gradient: np.ndarray, state: _State) -> None:
         """Add the prior on second differences of the poses to the normal equations, in place."""
@@ -335,14 +369,13 @@ class _Adjustment:
         """One Gauss-Newton step for every landmark's offset, then back into the canonical face's gauge."""
         seen = np.flatnonzero(self.found)
         chosen = seen[np.linspace(0, len(seen) - 1, min(len(seen), _SHAPE_FRAMES)).astype(int)]
-        points, projected = self._project(
-            replace(state, rotations=state.rotations[chosen], translations=state.translations[chosen])
-        )
-        residuals = self.observed[chosen] - projected
+        points, _, residuals = self._residuals(state, chosen, np.arange(len(self.canonical)))
         certainty = self.shape_weights[chosen]
         jacobian = point_jacobian(points, state.focal) @ state.rotations[chosen][:, None]
+        lengths = np.linalg.norm(residuals, axis=-1)
+        robust = 1 / (1 + (lengths / self._scales(lengths, certainty > 0, self.is_skin)) ** 2)
         # Errors are the same for many frames in a row, so that frames add up to far fewer observations.
-        share = min(1.0, _INDEPENDENT_FRAMES / len(chosen)) * certainty * self._robust(residuals, certainty > 0, self.is_skin)
+        share = min(1.0, _INDEPENDENT_FRAMES / len(chosen)) * certainty * robust
         weighted = jacobian * share[..., None, None]
         hessian = np.einsum("tnci,tncj->nij", weighted, jacobian) + np.eye(3) / self.params.shape_sigma_dm**2
         gradient = np.einsum("tnci,tnc->ni", weighted, residuals)

@@ -1,6 +1,7 @@
 """clip.mp4 -> masks.mkv, landmarks.safetensors, background.png, parse.json."""
 
 import logging
+from contextlib import closing
 
 import numpy as np
 from PIL import Image
@@ -9,6 +10,7 @@ from gensync_core.artefacts import atomic_path, write_json, write_tensors
 from gensync_core.face.background import PlateBuilder
 from gensync_core.face.parsing import FaceParser
 from gensync_core.face.regions import Region
+from gensync_core.media.read_ahead import read_ahead
 from gensync_core.media.video import LabelWriter, iter_frames, probe
 from gensync_core.params import Params
 from gensync_core.paths import Project
@@ -27,9 +29,10 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
         FaceParser(params.parse) as parser,
         LabelWriter(paths.masks, clip.width, clip.height, clip.fps) as writer,
         progress("parse", clip.num_frames) as job,
+        closing(read_ahead((frame, parser.look(frame)) for frame in iter_frames(paths.clip))) as looked,
     ):
-        for frame in iter_frames(paths.clip):
-            labels = parser.parse(frame)
+        for frame, face in looked:
+            labels = parser.label(frame, face)
             writer.write(labels)
             builder.add(frame, labels)
             pixels += np.bincount(labels.ravel(), minlength=len(Region))

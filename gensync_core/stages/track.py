@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from gensync_core.face.skin_points import FrontView, SkinFollower, SkinPoints
 from gensync_core.face.torso_tracker import BodyView, TorsoTrack, body_poses, reference_frame, track_torso
 from gensync_core.face.tracker import Track, track
 from gensync_core.geometry.rotation import matrix_to_quat
+from gensync_core.media.read_ahead import read_ahead
 from gensync_core.media.video import iter_frames, iter_labels, probe
 from gensync_core.params import Params
 from gensync_core.paths import Project, SpeakerPaths
@@ -48,11 +50,12 @@ def _follow(paths: SpeakerPaths, first: Track, reference: int) -> tuple[SkinPoin
     start, poses = next(views(reference)), first.head_to_camera
     follower = SkinFollower(FrontView(first.canonical_landmarks, first.camera), start.image, poses[reference])
     seen: list[np.ndarray] = []
-    with progress("track", len(poses)) as job:
+    followed = read_ahead((view, follower.follow(view.image, pose)) for view, pose in zip(views(), poses, strict=True))
+    with progress("track", len(poses)) as job, closing(followed):
 
         def passing() -> Iterator[BodyView]:
-            for view in views():
-                seen.append(follower.follow(view.image, poses[len(seen)]))
+            for view, points in followed:
+                seen.append(points)
                 yield view
                 job.advance()
 
@@ -83,6 +86,8 @@ def _write(paths: SpeakerPaths, result: Track, body_to_camera: np.ndarray, refer
         "upper_face": expression.upper_face(result.landmarks_px, rest),
         "canonical_landmarks": result.canonical_landmarks,
         "canonical_motion": result.canonical_motion,
+        "expression_directions": result.expressions.directions,
+        "expression_weights": result.expressions.weights,
     }
     camera = result.camera
     write_tensors(paths.track_arrays, arrays, {"fps": fps, "reference_frame": reference})

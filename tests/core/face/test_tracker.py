@@ -93,6 +93,27 @@ def test_shape_and_motion_reproject_onto_the_landmarks(landmarks, result):
     assert np.abs(project(points, result.camera.matrix()) - landmarks[..., :2]).max() < 0.2
 
 
+def test_expressions_are_the_motion_without_what_single_frames_tremble(result):
+    told, opening = result.expressions.motion(), speaking_face()[:, 14, 1]
+    assert np.corrcoef(told[:, 14, 1], opening)[0, 1] > 0.9
+    still = np.setdiff1d(np.flatnonzero(rigid_weights() >= 1), LIPS)
+    assert np.square(told[:, still]).mean() < 0.5 * np.square(result.canonical_motion[:, still]).mean()
+
+
+def test_what_the_face_does_is_not_taken_for_a_turn_of_the_head():
+    """A forehead and a nose that go up and down with the jaw, as the face mesh has them."""
+    points = speaking_face(own_shape=False)
+    opening = np.sin(np.arange(T) * 0.9)[:, None]
+    points[:, [151, 9, 8, 168], 1] += 0.03 * opening
+    points[:, [1, 4, 5], 1] += 0.03 * opening
+    pixels = project(transform(points, true_poses()), CAMERA.matrix().astype(np.float64))
+    seen = np.concatenate([pixels, np.zeros((*pixels.shape[:2], 1))], axis=-1).astype(np.float32)
+    result = track(seen, np.ones(T, np.float32), SIZE, SIZE)
+    told = result.expressions.motion()[:, 4, 1]
+    assert np.corrcoef(told, opening[:, 0])[0, 1] > 0.9
+    assert rotation_errors_deg(result.head_to_camera, true_poses()).mean() < 0.5
+
+
 def test_motion_of_the_lower_lip_is_recovered(result):
     opening = np.diff(result.canonical_motion[:, LIPS, 1], axis=1)[:, 0]
     true = np.diff((speaking_face() - speaking_face().mean(axis=0))[:, LIPS, 1], axis=1)[:, 0]
