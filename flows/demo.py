@@ -13,7 +13,8 @@ from typing import Any
 from prefect import flow
 
 from flows.onboard_speaker import register
-from flows.pipeline import STAGES_AT_ONCE, run_stages, stage_runner
+from flows.pipeline import run_stages
+from flows.task_runner import STAGES_AT_ONCE, stage_runner
 from gensync_core.paths import Project
 from gensync_core.progress import parse_line
 from tasks import registration

@@ -25,8 +25,9 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Crashed
 
 from flows.inbox import onboard_from_inbox, scan_inbox
-from flows.pipeline import STAGES_AT_ONCE, run_stages, stage_runner
+from flows.pipeline import run_stages
 from flows.synthesize import synthesize
+from flows.task_runner import STAGES_AT_ONCE, stage_runner
 from gensync_core.paths import Project
 from tasks import registration
 from tasks.inbox import InboxSettings

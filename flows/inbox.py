@@ -16,7 +16,7 @@ from prefect.runtime import deployment as served_deployment
 from prefect.states import Completed, Crashed
 
 from flows.onboard_speaker import bring_up, register
-from flows.pipeline import stage_runner
+from flows.task_runner import stage_runner
 from gensync_core.errors import UsageError
 from gensync_core.paths import Project
 from tasks.inbox import Desk, InboxSettings, begin, died, look, make_attempt, release

@@ -5,7 +5,8 @@ from typing import Literal
 
 from prefect import flow
 
-from flows.pipeline import run_stages, stage_runner
+from flows.pipeline import run_stages
+from flows.task_runner import stage_runner
 from gensync_core.errors import FootageRejected
 from gensync_core.paths import Project
 from gensync_core.speakers import Speaker

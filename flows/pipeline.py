@@ -4,7 +4,6 @@ No stage is named here. A stage that fails stops what is below it and nothing el
 flow fails at the end with the first error.
 """
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,21 +11,14 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.futures import PrefectFuture
-from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.task_runner import stage_runner
 from gensync_core.artefacts import read_json
 from gensync_core.paths import Project
 from tasks.dvc_project import plan
 from tasks.process import CommandFailed, stop_all_on_signal
 from tasks.progress_artifact import artifact_key
 from tasks.stage_task import StageResult, run_stage
-
-STAGES_AT_ONCE = max(1, int(os.environ.get("GENSYNC_STAGES_AT_ONCE", "2")))
-
-
-def stage_runner() -> Any:
-    """Runs so many stages at once; threads, because each stage is a process of its own."""
-    return ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE)
 
 
 def run_stages(project: Project, targets: Iterable[str], *, scope: str | None = None) -> list[StageResult]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.pipeline import run_stages, stage_runner
+from flows.pipeline import run_stages
+from flows.task_runner import stage_runner
 from gensync_core.artefacts import atomic_path
 from gensync_core.errors import UsageError
 from gensync_core.paths import Project

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.pipeline import run_stages, stage_runner
+from flows.pipeline import run_stages
+from flows.task_runner import stage_runner
 from gensync_core.paths import Project
 from tasks import registration
 from tasks.stage_task import StageResult

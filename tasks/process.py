@@ -1,5 +1,6 @@
 """Runs one command to its end: output line by line, a deadline, and no process left behind whatever happens."""
 
+import functools
 import os
 import re
 import signal
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from gensync_core.errors import GenSyncError
 
@@ -194,10 +196,12 @@ def raise_for(outcome: Outcome, what: str, log_file: Path | None = None) -> None
     if outcome.error is not None:
         code, message = outcome.error
         raise CommandFailed(what, message, exit_code=code, retryable=code not in _FINAL_CODES)
-    killed = next((match for line in reversed(outcome.tail) if (match := _KILLED_LINE.search(line))), None)
+    killed = next((int(match[1]) for line in reversed(outcome.tail) if (match := _KILLED_LINE.search(line))), None)
+    if killed is None and outcome.exit_code == 128 + signal.SIGKILL:
+        killed = int(signal.SIGKILL)
     if killed is not None:
-        hint = " (often: out of memory)" if int(killed[1]) == signal.SIGKILL else ""
-        raise CommandFailed(what, f"killed by signal {killed[1]}{hint}{where}")
+        hint = " (often: out of memory)" if killed == signal.SIGKILL else ""
+        raise CommandFailed(what, f"killed by signal {killed}{hint}{where}")
     last = next((line for line in reversed(outcome.tail) if line.strip() and not line.startswith("ERROR: failed to repro")), "")
     raise CommandFailed(what, f"failed: {last.strip() or f'exit code {outcome.exit_code}'}{where}")
 
@@ -212,7 +216,12 @@ class CommandFailed(GenSyncError):
 
     def __init__(self, what: str, message: str, *, exit_code: int = 1, retryable: bool = True) -> None:
         super().__init__(f"{what}: {message}")
-        self.what, self.exit_code, self.retryable = what, exit_code, retryable
+        self.what, self.message, self.exit_code, self.retryable = what, message, exit_code, retryable
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """It travels between the processes of a cluster."""
+        again = functools.partial(CommandFailed, exit_code=self.exit_code, retryable=self.retryable)
+        return again, (self.what, self.message)
 
 
 def _terminate(process: "subprocess.Popen[str]") -> None:
