@@ -1,15 +1,18 @@
-"""How long do ingest, parse, track and audio take for each second of footage, and what memory do they hold?
+"""How long do the footage gate, ingest, parse, track and audio take for each second of footage, and what memory do they hold?
 
     python benchmarks/preprocess.py [--work FOLDER] [--clips FILE ...] [--size 512] [--loop MINUTES] [--json FILE]
 
-Each stage runs as the pipeline runs it, `python -m gensync_core STAGE --speaker ID` in a project folder, one after the other.
+All run as in onboarding: the gate first (`check`), which keeps its report for ingest, then each stage by
+`python -m gensync_core STAGE --speaker ID` in a project folder, one after the other.
 With `--loop` the first clip is also repeated until it is so long: memory must not grow with it. Without clips a built-in
 sample is made. Prints a table and writes `preprocess.csv` into the results. A row says
 
 - wall, CPU: seconds of the stage for each second of footage; CPU seconds are those of the stage and of ffmpeg below it;
 - peak: most memory that the stage's own process held, in MB (resident; without ffmpeg).
 
-Mark: all four together need less than a second for a second of footage on 2 cores.
+- all: the four stages; with check: and the gate.
+
+Mark: the four stages together need less than a second for a second of footage on 2 cores.
 """
 
 import argparse
@@ -24,7 +27,6 @@ from typing import Any, NamedTuple
 from laboratory import RESULTS, add_arguments, make_sample, table, write_results
 from process_memory import RSS_UNIT, peak_bytes_of
 
-from gensync_core.artefacts import read_json
 from gensync_core.media.ffmpeg_command import ffmpeg_binary
 from gensync_core.media.probe import probe
 from gensync_core.paths import Project
@@ -34,7 +36,7 @@ from tasks.workspace import create_workspace, source_root
 STAGES = ("ingest", "parse", "track", "audio")
 SAMPLE = "astronaut"
 MARK = 1.0
-ALL = "all"
+CHECK, ALL, ALL_AND_CHECK = "check", "all", "with check"
 _LOOK_EVERY_S = 0.05
 
 
@@ -92,17 +94,23 @@ def measure(project: Project, clip: Path, size_px: int) -> list[dict[str, Any]]:
     name = clip.stem.lower()
     if name not in project.registry().speakers:
         registration.add_speaker(project, clip, name, "cohort")
+    paths = project.speaker(project.registry().get(name))
+    seconds = probe(clip).duration_s
+    about = {"clip": clip.stem, "seconds": seconds, "size_px": size_px}
     rows: list[dict[str, Any]] = []
-    for stage in STAGES:
-        used = run_measured([sys.executable, "-m", "gensync_core", stage, "--speaker", name], project.root)
-        seconds = read_json(project.speaker(project.registry().get(name)).clip_json)["duration_s"]
-        about = {"clip": clip.stem, "footage_s": probe(clip).duration_s, "seconds": seconds, "size_px": size_px}
+    for stage in (CHECK, *STAGES):
+        what = [str(paths.raw)] if stage == CHECK else ["--speaker", name]
+        used = run_measured([sys.executable, "-m", "gensync_core", stage, *what], project.root)
         rows.append(
             {**about, "stage": stage, "wall": used.wall_s / seconds, "cpu": used.cpu_s / seconds, "peak_mb": used.peak_mb}
         )
         print(f"{clip.stem}: {stage}: {used.wall_s:.1f} s, {used.peak_mb:.0f} MB", file=sys.stderr, flush=True)
-    together = {key: sum(row[key] for row in rows) for key in ("wall", "cpu")}
-    return [*rows, {**rows[0], "stage": ALL, **together, "peak_mb": max(row["peak_mb"] for row in rows)}]
+    return [*rows, _together(rows[1:], ALL), _together(rows, ALL_AND_CHECK)]
+
+
+def _together(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    sums = {key: sum(row[key] for row in rows) for key in ("wall", "cpu")}
+    return {**rows[0], "stage": name, **sums, "peak_mb": max(row["peak_mb"] for row in rows)}
 
 
 def verdicts(rows: Iterable[Mapping[str, Any]]) -> list[str]:

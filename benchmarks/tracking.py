@@ -51,7 +51,7 @@ from gensync_core.face.torso_tracker import reference_frame
 from gensync_core.face.track_params import TrackParams
 from gensync_core.face.tracker import Track, track
 from gensync_core.geometry.rotation import angle_between, matrix_to_rotvec
-from gensync_core.media.video import iter_frames, probe
+from gensync_core.media.video import iter_frames, iter_gray, probe
 from gensync_core.params import load_params
 from gensync_core.paths import Project
 from gensync_core.progress import progress
@@ -90,9 +90,9 @@ def track_all(clip: Path, params: TrackParams) -> dict[str, Track]:
     frames, first = (track(landmarks, confidence, size.width, size.height, choice) for choice in (alone, params))
     start = reference_frame(first.head_to_camera)
     poses = first.head_to_camera
-    reference = next(frame for place, frame in enumerate(iter_frames(clip)) if place == start)
+    reference = next(frame for place, frame in enumerate(iter_gray(clip)) if place == start)
     follower = SkinFollower(FrontView(first.canonical_landmarks, first.camera), reference, poses[start])
-    skin = follower.gather([follower.follow(frame, pose) for frame, pose in zip(iter_frames(clip), poses, strict=True)])
+    skin = follower.gather([follower.follow(frame, pose) for frame, pose in zip(iter_gray(clip), poses, strict=True)])
     return dict(
         zip(TRACKERS, (frames, first, track(landmarks, confidence, size.width, size.height, params, skin)), strict=True)
     )

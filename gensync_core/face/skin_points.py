@@ -26,6 +26,7 @@ _MARGIN_DM = 0.05
 _EYE_REACH_DM = 0.06  # around eyes and brows, which move
 _RIM_DM = 0.06  # of the view: temples hide and show themselves, nostrils follow the mouth
 _CONTRAST_DM = 0.15  # light is evened out over so far
+_SMALLER = 4
 _NOISE_LEVELS = 3.0  # of 255; what is no stronger stays weak
 _SPREAD_LEVELS = 50.0
 _MAX_POINTS, _LEAST_QUALITY, _SPACING_PX, _CORNER_PX = 150, 0.01, 5, 7
@@ -35,7 +36,8 @@ _MAX_RETURN_PX = 0.5  # from where a point lies after there and back again
 _MAX_SHIFT_PX = 18.0  # no pose is as wrong as that
 _MIN_SEEN_SHARE = 0.3
 
-Frame = UInt8[np.ndarray, "H W 3"]
+Picture = UInt8[np.ndarray, "H W"]
+"""A grey frame."""
 
 
 class SkinPoints(NamedTuple):
@@ -113,13 +115,13 @@ class SkinFollower:
 
     Args:
         view: of the speaker.
-        reference: the frame that shows the points.
+        reference: the frame that shows the points, grey like all others.
         pose: its head to camera.
     """
 
-    def __init__(self, view: FrontView, reference: Frame, pose: Float[np.ndarray, "4 4"]) -> None:
+    def __init__(self, view: FrontView, reference: Picture, pose: Float[np.ndarray, "4 4"]) -> None:
         self._view = view
-        self._template = _even_light(view.picture(_gray(reference), view.places(pose)))
+        self._template = _even_light(view.picture(reference, view.places(pose)))
         corners = cv2.goodFeaturesToTrack(
             *(self._template, _MAX_POINTS, _LEAST_QUALITY, _SPACING_PX),
             mask=view.still.astype(np.uint8),
@@ -128,12 +130,12 @@ class SkinFollower:
         self._points = np.zeros((0, 2), np.float32) if corners is None else corners.reshape(-1, 2)
         self.canonical = view.on_mesh(self._points)
 
-    def follow(self, frame: Frame, pose: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "K 2"]:
+    def follow(self, frame: Picture, pose: Float[np.ndarray, "4 4"]) -> Float[np.ndarray, "K 2"]:
         """Where the points are in a frame, px, near where its `pose` puts them; NaN for those that are not found."""
         if not len(self._points):
             return self._points
         places = self._view.places(pose)
-        view = _even_light(self._view.picture(_gray(frame), places))
+        view = _even_light(self._view.picture(frame, places))
         there, found = _flow(self._template, view, self._points, self._points)
         back, found_back = _flow(view, self._template, there, self._points)
         good = found & found_back & (np.linalg.norm(back - self._points, axis=1) < _MAX_RETURN_PX)
@@ -167,16 +169,20 @@ def upper_landmarks() -> Bool[np.ndarray, "478"]:
     return upper
 
 
-def _gray(frame: np.ndarray) -> np.ndarray:
-    return cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-
-
 def _even_light(picture: np.ndarray) -> np.ndarray:
     """Grey bytes whose mean and contrast are the same everywhere: shadows wander over a turning head."""
-    reach = _CONTRAST_DM * PX_PER_DM
-    detail = picture - cv2.GaussianBlur(picture.astype(np.float32), (0, 0), reach, borderType=cv2.BORDER_REPLICATE)
-    spread = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), reach, borderType=cv2.BORDER_REPLICATE))
+    detail = picture - _around(picture.astype(np.float32))
+    spread = np.sqrt(np.maximum(_around(detail * detail), 0))
     return np.clip(128 + _SPREAD_LEVELS * detail / (spread + _NOISE_LEVELS), 0, 255).astype(np.uint8)
+
+
+def _around(values: np.ndarray) -> np.ndarray:
+    """Mean [H, W] of the neighbourhood, found at a quarter of the size."""
+    height, width = values.shape
+    small = cv2.resize(values, (-(-width // _SMALLER), -(-height // _SMALLER)), interpolation=cv2.INTER_AREA)
+    reach = _CONTRAST_DM * PX_PER_DM / _SMALLER
+    small = cv2.GaussianBlur(small, (0, 0), reach, borderType=cv2.BORDER_REPLICATE)
+    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def _flow(first: np.ndarray, second: np.ndarray, points: np.ndarray, guess: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

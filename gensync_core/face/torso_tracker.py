@@ -24,11 +24,13 @@ _MIN_CORRELATION = 0.8
 _BLUR_PX = 5
 _MIN_SEEN_SHARE = 0.3
 
+_OF_BODY = np.isin(np.arange(256), [int(region) for region in BODY]).astype(np.uint8) * 255
+
 
 class BodyView(NamedTuple):
-    """A frame and its segmentation."""
+    """A frame, grey, and its segmentation."""
 
-    image: UInt8[np.ndarray, "H W 3"]
+    image: UInt8[np.ndarray, "H W"]
     labels: UInt8[np.ndarray, "H W"]
 
 
@@ -101,9 +103,9 @@ def body_poses(track: TorsoTrack, camera: Intrinsics) -> Float[np.ndarray, "F 4 
 
 def _prepared(view: BodyView, scale: float) -> tuple[np.ndarray, np.ndarray]:
     """Gray picture and mask of the body, reduced."""
-    gray = cv2.cvtColor(view.image, cv2.COLOR_RGB2GRAY)
-    mask = np.isin(view.labels, [int(region) for region in BODY]).astype(np.uint8) * 255
-    if scale == 1.0:
-        return gray, mask
-    size = round(gray.shape[1] * scale), round(gray.shape[0] * scale)
-    return cv2.resize(gray, size, interpolation=cv2.INTER_AREA), cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
+    gray, labels = view
+    if scale < 1:
+        size = round(gray.shape[1] * scale), round(gray.shape[0] * scale)
+        gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
+        labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
+    return gray, cv2.LUT(labels, _OF_BODY)

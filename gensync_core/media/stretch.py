@@ -56,7 +56,7 @@ def stretch_frames(path: Path, found: Probe, stretch: Stretch, view: View) -> It
     stream = stream.filter("trim", end_frame=stretch.num_frames)
     stream = to_display(stream, found.width, found.height, found.square_pixels)
     stream = stream.filter("crop", view.width, view.height, view.x, view.y, exact=1)
-    stream = stream.filter("scale", view.scaled_width, view.scaled_height, flags=ffmpeg_command.SCALING)
+    stream = stream.filter("scale", view.scaled_width, view.scaled_height, flags=ffmpeg_command.LOOKING)
     # Where pictures to begin at are rare, all from the beginning are decoded.
     from_start_s = min(ffmpeg_command.work_s(found.width, found.height, stretch.start_s), _MOST_FROM_START_S)
     patience = Patience(ffmpeg_command.work_s(found.width, found.height, 1 / FPS), LEAST_WAIT_S + from_start_s)

@@ -30,6 +30,7 @@ __all__ = [
     "cut_clip",
     "ffmpeg_binary",
     "iter_frames",
+    "iter_gray",
     "iter_labels",
     "iter_raw",
     "probe",
@@ -79,6 +80,18 @@ def iter_frames(
     stream = stream.filter("scale", size[1], size[0], flags=ffmpeg_command.SCALING)
     patience = Patience(work_s(*stored_size, _FRAME_S if fps is None else 1 / float(fps)))
     yield from iter_raw(path, stream, (*size, 3), "rgb24", patience)
+
+
+def iter_gray(path: Path) -> Iterator[UInt8[np.ndarray, "H W"]]:
+    """Brightness of every frame of a clip as it is stored (BT.709, 16 to 235): nothing is converted.
+
+    Raises:
+        FootageRejected: the file holds no video or decoding fails.
+    """
+    width, height, _ = display_size(path)
+    patience = Patience(work_s(width, height, _FRAME_S))
+    stored = ffmpeg_command.video_input(path).filter("extractplanes", "y")
+    yield from iter_raw(path, stored, (height, width), "gray", patience)
 
 
 def iter_labels(path: Path) -> Iterator[UInt8[np.ndarray, "H W"]]:

@@ -15,7 +15,7 @@ from gensync_core.face.torso_tracker import BodyView, TorsoTrack, body_poses, re
 from gensync_core.face.tracker import Track, track
 from gensync_core.geometry.rotation import matrix_to_quat
 from gensync_core.media.read_ahead import read_ahead
-from gensync_core.media.video import iter_frames, iter_labels, probe
+from gensync_core.media.video import iter_gray, iter_labels, probe
 from gensync_core.params import Params
 from gensync_core.paths import Project, SpeakerPaths
 from gensync_core.progress import progress
@@ -45,7 +45,7 @@ def _follow(paths: SpeakerPaths, first: Track, reference: int) -> tuple[SkinPoin
     """Points of the face's skin, and the body, from where they are in the frame `reference`; one decoding for both."""
 
     def views(start: int = 0) -> Iterator[BodyView]:
-        return itertools.islice(map(BodyView, iter_frames(paths.clip), iter_labels(paths.masks)), start, None)
+        return itertools.islice(map(BodyView, iter_gray(paths.clip), iter_labels(paths.masks)), start, None)
 
     start, poses = next(views(reference)), first.head_to_camera
     follower = SkinFollower(FrontView(first.canonical_landmarks, first.camera), start.image, poses[reference])

@@ -83,8 +83,9 @@ def track_by_skin(sequence: Sequence) -> tuple[Track, Track, SkinPoints]:
     """Poses from landmarks alone, poses with the skin, and the points."""
     seen = np.asarray(np.isfinite(sequence.landmarks_px).all(axis=(1, 2)), dtype=np.float32)
     first = track(sequence.landmarks_px, seen, SIZE, SIZE)
-    follower = SkinFollower(FrontView(first.canonical_landmarks, first.camera), sequence.frames[0], first.head_to_camera[0])
-    skin = follower.gather([follower.follow(*pair) for pair in zip(sequence.frames, first.head_to_camera, strict=True)])
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in sequence.frames]
+    follower = SkinFollower(FrontView(first.canonical_landmarks, first.camera), grey[0], first.head_to_camera[0])
+    skin = follower.gather([follower.follow(*pair) for pair in zip(grey, first.head_to_camera, strict=True)])
     assert skin is not None
     return first, track(sequence.landmarks_px, seen, SIZE, SIZE, skin=skin), skin
 
@@ -217,7 +218,7 @@ def test_the_front_view_undoes_the_pose():
 
 def test_a_plain_face_gives_no_points_and_no_error():
     view, pose = FrontView(canonical_landmarks(), CAMERA), smooth_poses()[0]
-    grey = np.full((SIZE, SIZE, 3), 128, np.uint8)
+    grey = np.full((SIZE, SIZE), 128, np.uint8)
     follower = SkinFollower(view, grey, pose)
     assert follower.gather([follower.follow(grey, pose)] * 3) is None
 

@@ -14,7 +14,7 @@ def _view(shift_px: tuple[float, float], roll: float, size_px: int = SIZE_PX) ->
     """Blobs of a jacket, moved about `ABOUT`, under a head that stays where it is."""
     rng = np.random.default_rng(0)
     scale = size_px / SIZE_PX
-    jacket = cv2.GaussianBlur(rng.normal(size=(size_px, size_px, 3)), (0, 0), 4 * scale)
+    jacket = cv2.GaussianBlur(rng.normal(size=(size_px, size_px)), (0, 0), 4 * scale)
     jacket = (255 * (jacket - jacket.min()) / np.ptp(jacket)).astype(np.uint8)
     turn = cv2.getRotationMatrix2D((ABOUT[0] * scale, ABOUT[1] * scale), -np.degrees(roll), 1.0)
     turn[:, 2] += np.array(shift_px) * scale

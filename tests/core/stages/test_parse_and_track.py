@@ -87,6 +87,8 @@ def test_track_writes_arrays_of_the_agreed_shapes(done):
     _, paths = done
     arrays, meta = read_tensors(paths.track_arrays)
     shapes = {name: array.shape for name, array in arrays.items()}
+    count = len(arrays["expression_directions"])
+    assert 1 <= count <= 24
     assert shapes == {
         "landmarks_px": (T, 478, 3),
         "head_to_camera": (T, 4, 4),
@@ -94,6 +96,8 @@ def test_track_writes_arrays_of_the_agreed_shapes(done):
         "upper_face": (T, 6),
         "canonical_landmarks": (478, 3),
         "canonical_motion": (T, 478, 3),
+        "expression_directions": (count, 478, 3),
+        "expression_weights": (T, count),
     }
     assert all(array.dtype == np.float32 and np.isfinite(array).all() for array in arrays.values())
     assert meta["fps"] == 25
