@@ -31,6 +31,7 @@ from gensync_core.media.ffmpeg_command import ffmpeg_binary
 from gensync_core.media.probe import probe
 from gensync_core.paths import Project
 from tasks import registration
+from tasks.dvc_project import thread_env
 from tasks.workspace import create_workspace, source_root
 
 STAGES = ("ingest", "parse", "track", "audio")
@@ -72,8 +73,8 @@ def run_measured(command: list[str], folder: Path) -> Used:
 
 
 def _environment() -> dict[str, str]:
-    """Without PYTHONPATH: the code is the project's own copy."""
-    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    """Without PYTHONPATH: the code is the project's own copy. Threads of libraries as the pipeline has them (`meta: cpu`)."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | thread_env(1)
 
 
 def looped(clip: Path, minutes: float, folder: Path) -> Path:

@@ -49,7 +49,7 @@ from gensync_core.face.landmarks import follow_face
 from gensync_core.face.skin_points import PX_PER_DM, FrontView, SkinFollower
 from gensync_core.face.torso_tracker import reference_frame
 from gensync_core.face.track_params import TrackParams
-from gensync_core.face.tracker import Track, track
+from gensync_core.face.tracker import Track, first_track, track
 from gensync_core.geometry.rotation import angle_between, matrix_to_rotvec
 from gensync_core.media.video import iter_frames, iter_gray, probe
 from gensync_core.params import load_params
@@ -87,14 +87,15 @@ def track_all(clip: Path, params: TrackParams) -> dict[str, Track]:
     landmarks, size = find_landmarks(clip), probe(clip)
     confidence = np.asarray(np.isfinite(landmarks).all(axis=(1, 2)), dtype=np.float32)
     alone = replace(params, rotation_acceleration_deg=FREE, translation_acceleration_dm=FREE, shape_sigma_dm=1 / FREE)
-    frames, first = (track(landmarks, confidence, size.width, size.height, choice) for choice in (alone, params))
+    frames, by_landmarks = (track(landmarks, confidence, size.width, size.height, choice) for choice in (alone, params))
+    first = first_track(landmarks, size.width, size.height, params)
     start = reference_frame(first.head_to_camera)
     poses = first.head_to_camera
     reference = next(frame for place, frame in enumerate(iter_gray(clip)) if place == start)
     follower = SkinFollower(FrontView(first.canonical_landmarks, first.camera), reference, poses[start])
     skin = follower.gather([follower.follow(frame, pose) for frame, pose in zip(iter_gray(clip), poses, strict=True)])
     return dict(
-        zip(TRACKERS, (frames, first, track(landmarks, confidence, size.width, size.height, params, skin)), strict=True)
+        zip(TRACKERS, (frames, by_landmarks, track(landmarks, confidence, size.width, size.height, params, skin)), strict=True)
     )
 
 

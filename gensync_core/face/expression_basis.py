@@ -44,10 +44,15 @@ def fit_expressions(motion: Float[np.ndarray, "T L 3"], found: Bool[np.ndarray, 
     flat = motion.reshape(len(motion), -1)
     seen = np.flatnonzero(found)
     chosen = seen[np.linspace(0, len(seen) - 1, min(len(seen), _FITTED_FRAMES)).astype(int)]
-    _, singular, directions = np.linalg.svd(flat[chosen].astype(np.float64), full_matrices=False)
-    share = np.cumsum(singular**2) / max(float((singular**2).sum()), np.finfo(float).tiny)
-    count = min(int(np.searchsorted(share, _EXPLAINED)) + 1, _MAX_DIRECTIONS, len(directions))
-    basis = directions[:count].astype(np.float32)
+    observed = flat[chosen].astype(np.float64)
+    squares, combinations = np.linalg.eigh(observed @ observed.T)  # fewer frames than numbers in each
+    squares, combinations = np.maximum(squares[::-1], 0), combinations[:, ::-1]
+    share = np.cumsum(squares) / max(float(squares.sum()), np.finfo(float).tiny)
+    count = min(int(np.searchsorted(share, _EXPLAINED)) + 1, _MAX_DIRECTIONS, len(squares))
+    directions = combinations[:, :count].T @ observed
+    basis = (directions / np.maximum(np.linalg.norm(directions, axis=1, keepdims=True), np.finfo(float).tiny)).astype(
+        np.float32
+    )
     return ExpressionBasis(basis.reshape(count, *motion.shape[1:]), _walk(flat @ basis.T, found))
 
 

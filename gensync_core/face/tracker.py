@@ -19,8 +19,8 @@ from scipy.linalg import solveh_banded
 
 from gensync_core.errors import FootageRejected
 from gensync_core.face import regions
-from gensync_core.face.canonical import canonical_landmarks
 from gensync_core.face.expression_basis import ExpressionBasis, fit_expressions
+from gensync_core.face.observed_points import fill_lost, mesh_observations, rigid_weights, skin_observations
 from gensync_core.face.pose_equations import POSE_SIZE, aligned, banded, chunks, lift, point_jacobian, pose_jacobian
 from gensync_core.face.skin_points import SkinPoints
 from gensync_core.face.track_params import TrackParams
@@ -34,10 +34,7 @@ _SHAPE_FRAMES = 300  # the shape is fitted on at most so many frames, evenly spr
 _INDEPENDENT_FRAMES = 50.0
 _LOST_TRUST = 0.05  # weight of landmarks that were interpolated: enough to keep a pose from drifting away
 _OUTLIER = 3.0  # residuals beyond so many times their median lose weight
-_INDEPENDENT_LANDMARKS = 12.0  # errors of neighbouring landmarks are alike: all together tell as much as this many
 _SKIN_SIGMA, _FLOW_SIGMA_PX = 0.004, 0.15  # error expected of a point of the skin, over the inter-ocular distance, and of flow
-_INDEPENDENT_SKIN_POINTS = 20.0
-_FEW_SKIN_POINTS = 20  # fewer than these in a frame count for less
 _BESIDE_SKIN = 0.25  # weight of landmarks where there are points of the skin: their error grows with the turn of the head
 
 
@@ -66,20 +63,6 @@ class Track:
     interpolated: Bool[np.ndarray, "T"]
     camera: Intrinsics
     reprojection_px: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Observations:
-    """Points of one kind: where they lie [N, 3], where they are seen [T, N, 2], and how much that says.
-
-    `weights` [T or 1, N] are those of squared residuals for poses, `certainty` [T or 1, N] for the shape, where each point
-    stands for itself; both 1/px^2.
-    """
-
-    canonical: np.ndarray
-    seen_px: np.ndarray
-    weights: np.ndarray
-    certainty: np.ndarray
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,47 +100,49 @@ def track(
     Raises:
         FootageRejected: too many frames show no face.
     """
-    params = params or TrackParams()
-    found = np.asarray(np.isfinite(landmarks_px).all(axis=(1, 2)))
-    _check_enough(found, params)
-    filled = _fill_lost(landmarks_px, found)
-    adjustment = _Adjustment(filled, found, width, height, params, skin)
-    state = adjustment.solve()
+    adjustment = _Adjustment(landmarks_px, width, height, params or TrackParams(), skin)
+    state, found = adjustment.solve(), adjustment.found
     fit = np.median(adjustment.distances(state, np.flatnonzero(rigid_weights() >= 1)), axis=1)
     typical = float(np.median(fit[found]))
     fit_confidence = np.clip(2.0 * max(typical, 1e-6) / np.maximum(fit, 1e-9), 0, 1)  # full up to twice the usual residual
     shape, motion = adjustment.lifted(state)
-    camera = Intrinsics(state.focal, state.focal, width / 2, height / 2, width, height)
     _LOG.info(
         "tracked %d frames: focal %.0f px, reprojection %.2f px, %d lost", len(found), state.focal, typical, (~found).sum()
     )
     return Track(
-        landmarks_px=filled,
-        head_to_camera=pose_matrix(state.rotations, state.translations).astype(np.float32),
+        landmarks_px=adjustment.landmarks,
+        head_to_camera=adjustment.poses(state),
         canonical_landmarks=shape.astype(np.float32),
         canonical_motion=motion,
         expressions=fit_expressions(motion, found),
         confidence=np.where(found, confidence * fit_confidence, 0).astype(np.float32),
         interpolated=~found,
-        camera=camera,
+        camera=adjustment.camera(state),
         reprojection_px=typical,
     )
 
 
-def rigid_weights() -> Float[np.ndarray, "478"]:
-    """How much each landmark tells about the skull: 1 for forehead, nose, cheekbones, temples and eye corners, else less."""
-    mesh = canonical_landmarks()
-    weights = np.ones(regions.NUM_LANDMARKS)
-    weights[list(regions.FACE_OVAL)] = 0.2  # slides along the visible rim of a turning head
-    below_nose = mesh[:, 1] > mesh[regions.NOSE_BASE, 1]
-    weights[below_nose] = 0.0
-    weights[list(regions.LEFT_EYEBROW + regions.RIGHT_EYEBROW)] = 0.1
-    for eye in (regions.LEFT_EYE, regions.RIGHT_EYE):
-        weights[list(eye)] = 0.05
-    corners = (regions.LEFT_EYE_INNER, regions.LEFT_EYE_OUTER, regions.RIGHT_EYE_INNER, regions.RIGHT_EYE_OUTER)
-    weights[list(corners)] = 1.0
-    weights[regions.NUM_MESH_LANDMARKS :] = 0.0
-    return weights
+@dataclass(frozen=True, slots=True)
+class FirstTrack:
+    """Where the head is as far as landmarks tell; enough to follow the skin from there. Attributes as of `Track`."""
+
+    head_to_camera: Float[np.ndarray, "T 4 4"]
+    canonical_landmarks: Float[np.ndarray, "478 3"]
+    camera: Intrinsics
+
+
+def first_track(
+    landmarks_px: Float[np.ndarray, "T 478 3"], width: int, height: int, params: TrackParams | None = None
+) -> FirstTrack:
+    """As `track` without skin, and quicker.
+
+    Raises:
+        FootageRejected: too many frames show no face.
+    """
+    adjustment = _Adjustment(landmarks_px, width, height, params or TrackParams())
+    state = adjustment.solve()
+    shape = state.shape[: regions.NUM_LANDMARKS].astype(np.float32)
+    return FirstTrack(adjustment.poses(state), shape, adjustment.camera(state))
 
 
 def _check_enough(found: np.ndarray, params: TrackParams) -> None:
@@ -170,55 +155,35 @@ def _check_enough(found: np.ndarray, params: TrackParams) -> None:
     )
 
 
-def _fill_lost(landmarks: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Landmarks [T, L, 3] with lost rows interpolated in time."""
-    seen, lost = np.flatnonzero(found), np.flatnonzero(~found)
-    after = np.searchsorted(seen, lost)
-    first, last = seen[np.maximum(after - 1, 0)], seen[np.minimum(after, len(seen) - 1)]
-    share = np.clip((lost - first) / np.maximum(last - first, 1), 0, 1).astype(np.float32)[:, None, None]
-    filled = landmarks.astype(np.float32)
-    filled[lost] = (1 - share) * filled[first] + share * filled[last]
-    return filled
-
-
-def _mesh_observations(landmarks: np.ndarray, rigid: np.ndarray, sigma_px: float) -> _Observations:
-    weights = rigid / rigid.sum() * _INDEPENDENT_LANDMARKS / sigma_px**2
-    certainty = np.full_like(weights, 1 / sigma_px**2)
-    return _Observations(canonical_landmarks().astype(np.float64), landmarks[..., :2], weights[None], certainty[None])
-
-
-def _skin_observations(skin: SkinPoints, found: np.ndarray, sigma_px: float) -> _Observations:
-    """Points of frames without a face do not count: what they follow may be a hand."""
-    seen = np.isfinite(skin.seen_px).all(axis=-1) & found[:, None]
-    certainty = seen / sigma_px**2
-    weights = certainty * _INDEPENDENT_SKIN_POINTS / np.maximum(seen.sum(axis=1, keepdims=True), _FEW_SKIN_POINTS)
-    pixels = np.where(seen[..., None], skin.seen_px, np.float32(0))
-    return _Observations(skin.canonical.astype(np.float64), pixels, weights, certainty)
-
-
 class _Adjustment:
     """The least-squares problem of one clip."""
 
     def __init__(
         self,
         landmarks: np.ndarray,
-        found: np.ndarray,
         width: int,
         height: int,
         params: TrackParams,
         skin: SkinPoints | None = None,
     ) -> None:
-        self.found = found
-        self.width = width
+        """Landmarks [T, L, 3], NaN where no face was found.
+
+        Raises:
+            FootageRejected: too many frames show no face.
+        """
+        self.found = found = np.asarray(np.isfinite(landmarks).all(axis=(1, 2)))
+        _check_enough(found, params)
+        self.landmarks = landmarks = fill_lost(landmarks, found)
+        self.width, self.height = width, height
         self.centre = np.array([width / 2, height / 2])
         self.params = params
         eyes = landmarks[:, regions.RIGHT_EYE_OUTER, :2] - landmarks[:, regions.LEFT_EYE_OUTER, :2]
         self.eye_distance_px = float(np.median(np.linalg.norm(eyes, axis=-1)[found]))
         rigid = rigid_weights()
-        sets = [_mesh_observations(landmarks, rigid, params.landmark_sigma * self.eye_distance_px)]
+        sets = [mesh_observations(landmarks, rigid, params.landmark_sigma * self.eye_distance_px)]
         if skin is not None and len(skin.canonical):
             sets[0] = replace(sets[0], weights=_BESIDE_SKIN * sets[0].weights)
-            sets.append(_skin_observations(skin, found, float(np.hypot(_SKIN_SIGMA * self.eye_distance_px, _FLOW_SIGMA_PX))))
+            sets.append(skin_observations(skin, found, float(np.hypot(_SKIN_SIGMA * self.eye_distance_px, _FLOW_SIGMA_PX))))
 
         def joined(values: list[np.ndarray]) -> np.ndarray:
             whole = [np.broadcast_to(value, part.seen_px.shape[:2]) for value, part in zip(values, sets, strict=True)]
@@ -244,6 +209,14 @@ class _Adjustment:
             if index == _SHAPE_ROUNDS - 2:
                 state = replace(state, expressions=fit_expressions(self.lifted(state)[1], self.found))
         return state
+
+    def poses(self, state: _State) -> Float[np.ndarray, "T 4 4"]:
+        """Head to camera."""
+        return pose_matrix(state.rotations, state.translations).astype(np.float32)
+
+    def camera(self, state: _State) -> Intrinsics:
+        """One for the clip."""
+        return Intrinsics(state.focal, state.focal, self.width / 2, self.height / 2, self.width, self.height)
 
     def lifted(self, state: _State) -> tuple[Float[np.ndarray, "478 3"], Float[np.ndarray, "T 478 3"]]:
         """Mean shape of the landmarks, and what each does about it in each frame."""

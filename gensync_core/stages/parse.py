@@ -3,6 +3,7 @@
 import logging
 from contextlib import closing
 
+import cv2
 import numpy as np
 from PIL import Image
 
@@ -35,7 +36,7 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
             labels = parser.label(frame, face)
             writer.write(labels)
             builder.add(frame, labels)
-            pixels += np.bincount(labels.ravel(), minlength=len(Region))
+            pixels += cv2.calcHist([labels], [0], None, [len(Region)], [0, len(Region)]).ravel().astype(np.int64)
             job.advance()
     faces, plate = parser.faces, builder.finish()
     write_tensors(paths.landmarks, {"landmarks_px": faces.landmarks_px, "confidence": faces.confidence}, {})

@@ -12,7 +12,7 @@ from gensync_core.errors import FootageRejected
 from gensync_core.face import expression
 from gensync_core.face.skin_points import FrontView, SkinFollower, SkinPoints
 from gensync_core.face.torso_tracker import BodyView, TorsoTrack, body_poses, reference_frame, track_torso
-from gensync_core.face.tracker import Track, track
+from gensync_core.face.tracker import FirstTrack, Track, first_track, track
 from gensync_core.geometry.rotation import matrix_to_quat
 from gensync_core.media.read_ahead import read_ahead
 from gensync_core.media.video import iter_gray, iter_labels, probe
@@ -32,16 +32,16 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
     found, _ = read_tensors(paths.landmarks)
     landmarks, confidence = found["landmarks_px"], found["confidence"]
     try:
-        first = track(landmarks, confidence, clip.width, clip.height, params.track)
+        first = first_track(landmarks, clip.width, clip.height, params.track)
     except FootageRejected as error:
         raise FootageRejected(f"{paths.clip}: {error}") from error
     reference = reference_frame(first.head_to_camera[: params.split.num_train(clip.num_frames)])
     skin, body = _follow(paths, first, reference)
-    result = first if skin is None else track(landmarks, confidence, clip.width, clip.height, params.track, skin)
+    result = track(landmarks, confidence, clip.width, clip.height, params.track, skin)
     _write(paths, result, body_poses(body, result.camera), reference, clip.fps)
 
 
-def _follow(paths: SpeakerPaths, first: Track, reference: int) -> tuple[SkinPoints | None, TorsoTrack]:
+def _follow(paths: SpeakerPaths, first: FirstTrack, reference: int) -> tuple[SkinPoints | None, TorsoTrack]:
     """Points of the face's skin, and the body, from where they are in the frame `reference`; one decoding for both."""
 
     def views(start: int = 0) -> Iterator[BodyView]:

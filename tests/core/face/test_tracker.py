@@ -4,8 +4,9 @@ import pytest
 from gensync_core.errors import FootageRejected
 from gensync_core.face.canonical import canonical_landmarks
 from gensync_core.face.expression import mouth_aperture
+from gensync_core.face.observed_points import rigid_weights
 from gensync_core.face.track_params import TrackParams
-from gensync_core.face.tracker import rigid_weights, track
+from gensync_core.face.tracker import track
 from gensync_core.geometry.camera import Intrinsics, pose_matrix, project, transform
 from gensync_core.geometry.rotation import angle_between, matrix_to_rotvec, rotvec_to_matrix
 
