@@ -10,12 +10,13 @@ UV := $(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt
 MANIFEST := pyproject.toml constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format fuzz clean
+.PHONY: help install demo test test-faults check format fuzz clean
 
 help:
 	@echo "make install  a virtual environment in $(VENV) with everything that GenSync needs (CPU)"
 	@echo "make demo     the whole chain on two sample speakers, in ./demo"
 	@echo "make test     the test suite          make check  style, types, architecture, spelling"
+	@echo "make test-faults  kills, deadlines, lost machines, damaged files: nothing is lost; a table (20 minutes at most)"
 	@echo "make fuzz     thousands of damaged videos and recordings: a quarter of an hour (FUZZ_ARGS='--seed 1000')"
 
 install: $(VENV)/.installed
@@ -25,6 +26,9 @@ demo: install
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+
+test-faults: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest --fault-table --fault-minutes 20 -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 check: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

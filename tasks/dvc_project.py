@@ -6,9 +6,9 @@ only; whatever runs or writes is a `dvc` process of its own.
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,8 +17,13 @@ import yaml
 from gensync_core.artefacts import atomic_path
 from gensync_core.errors import ArtefactBroken, UsageError
 from gensync_core.paths import Project
-from tasks.process import raise_for, run_command
+from tasks import dvc_slice
+from tasks.lock_text import dump_yaml, load_yaml
+from tasks.process import CommandFailed, Outcome, raise_for, run_command
 
+# How DVC says that another process of its own is at work on the same files.
+_BUSY_LINE = "is busy, it is being blocked by:"
+_DVC = Path(__file__).with_name("dvc_process.py")
 How = Literal["executed", "unchanged", "run-cache"]
 
 
@@ -51,11 +56,13 @@ class Node:
         address: DVC's name of it, `ingest@alice`.
         deps: addresses of those stages of the same plan that must run before.
         policy: how to execute it.
+        sliced: the adapted speaker in whose slice of the project it runs; None: in the project itself.
     """
 
     address: str
     deps: tuple[str, ...]
     policy: Policy
+    sliced: str | None = None
 
     @property
     def kind(self) -> str:
@@ -160,7 +167,7 @@ def enter_results(project: Project, entries: Mapping[str, Any]) -> None:
     with _repo(project):
         content = {"schema": "2.0", "stages": read_lock(project) | dict(entries)}
         with atomic_path(path) as temporary:
-            temporary.write_text(yaml.safe_dump(content, sort_keys=False))
+            temporary.write_text(dump_yaml(content))
 
 
 def read_lock(project: Project) -> dict[str, Any]:
@@ -171,7 +178,7 @@ def read_lock(project: Project) -> dict[str, Any]:
     """
     path = project.root / "dvc.lock"
     try:
-        stages = (yaml.safe_load(path.read_text()) or {}).get("stages") or {}
+        stages = (load_yaml(path.read_bytes()) or {}).get("stages") or {}
         return dict(stages)
     except FileNotFoundError:
         return {}
@@ -205,6 +212,15 @@ def plan(project: Project, targets: Iterable[str], *, scope: str | None = None) 
         UsageError: a target is not in the graph.
         ArtefactBroken: `dvc.yaml` or a file it reads cannot be used.
     """
+    sliced = dvc_slice.sliced_speaker(project, scope)
+    with dvc_slice.planning(project, sliced) as place:
+        nodes = _plan(place, targets, scope)
+    if sliced is not None and not nodes:
+        dvc_slice.close_slice(project, sliced)
+    return [replace(node, sliced=sliced) for node in nodes]
+
+
+def _plan(project: Project, targets: Iterable[str], scope: str | None) -> list[Node]:
     import networkx
 
     with _repo(project) as repo:
@@ -214,7 +230,7 @@ def plan(project: Project, targets: Iterable[str], *, scope: str | None = None) 
         for target in targets:
             found = [address for address in stages if target in (address, address.partition("@")[0])]
             if not found:
-                raise UsageError(f"no stage {target!r} in {project.root / 'dvc.yaml'}")
+                raise UsageError(f"no stage {target!r} in {(project.root / 'dvc.yaml').resolve()}")
             wanted.update(found)
             for address in found:
                 wanted.update(stage.name for stage in networkx.descendants(graph, stages[address]) if stage.cmd)
@@ -263,6 +279,8 @@ def reproduce(
         CommandFailed: with the exit code and message that the stage gave.
     """
     how: How = "unchanged"
+    # A slice is gone one day; what lies there is the project's.
+    slice_root, root = str(dvc_slice.folder_of(project, node.sliced)), str(project.root)
 
     def watch(line: str) -> None:
         nonlocal how
@@ -271,27 +289,44 @@ def reproduce(
         elif "is cached - skipping run" in line:
             how = "run-cache"
         if on_line is not None:
-            on_line(line)
+            on_line(line.replace(slice_root, root))
 
     log_file = project.root / ".gensync" / "logs" / f"{node.address.replace('@', '-')}.log"
-    outcome = run_command(
-        [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "-s", *(["--pull"] if pull else []), node.address],
-        cwd=project.root,
-        # DVC hands a stage's command to this shell.
-        env={**thread_env(node.policy.cpu), "GENSYNC_PROGRESS": "lines", **({} if execute else {"SHELL": "/bin/false"})},
-        deadline_s=node.policy.deadline_s,
-        on_line=watch,
-        log_file=log_file,
-        grace_s=grace_s,
-    )
+    with dvc_slice.running(project, node.sliced, node.address) as place:
+        outcome = run_command(
+            _dvc_command("repro", "-s", *(["--pull"] if pull else []), node.address),
+            cwd=place.root,
+            # DVC hands a stage's command to this shell.
+            env={
+                **thread_env(node.policy.cpu),
+                "GENSYNC_PROGRESS": "lines",
+                **({} if execute else {"SHELL": "/bin/false"}),
+            },
+            deadline_s=node.policy.deadline_s,
+            on_line=watch,
+            log_file=log_file,
+            grace_s=grace_s,
+        )
+    outcome = _renamed(outcome, slice_root, root)
+    if outcome.exit_code and any(_BUSY_LINE in line for line in outcome.tail):
+        raise CommandFailed(
+            node.address, f"busy: another run is at work on its files; try again later; full output in {log_file}"
+        )
     raise_for(outcome, node.address, log_file)
     return how
+
+
+def _renamed(outcome: Outcome, old: str, new: str) -> Outcome:
+    """The outcome with a folder's name replaced in what was said."""
+    error = outcome.error and (outcome.error[0], outcome.error[1].replace(old, new))
+    return replace(outcome, tail=tuple(line.replace(old, new) for line in outcome.tail), error=error)
 
 
 def thread_env(cpu: int) -> dict[str, str]:
     """Variables that keep a child's numerical libraries to `cpu` threads (never more than the machine has)."""
     threads = str(max(1, min(cpu, os.cpu_count() or 1)))
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+    libraries = ("OMP", "OPENBLAS", "MKL", "NUMBA")
+    names = (*(f"{library}_NUM_THREADS" for library in libraries), "OPENCV_FOR_THREADS_NUM")
     return dict.fromkeys(names, threads)
 
 
@@ -301,7 +336,7 @@ def add_file(project: Project, path: Path) -> None:
     Raises:
         CommandFailed: DVC refused.
     """
-    _dvc(project, "add", "--quiet", str(path.relative_to(project.root)))
+    dvc_slice.add_file(project, path, lambda place, added: _dvc(place, "add", "--quiet", str(added.relative_to(place.root))))
 
 
 def forget_file(path: Path) -> None:
@@ -311,5 +346,8 @@ def forget_file(path: Path) -> None:
 
 
 def _dvc(project: Project, *arguments: str) -> None:
-    command: Sequence[str] = [sys.executable, "-m", "dvc", "--wait-for-lock", *arguments]
-    raise_for(run_command(command, cwd=project.root), f"dvc {arguments[0]}")
+    raise_for(run_command(_dvc_command(*arguments), cwd=project.root), f"dvc {arguments[0]}")
+
+
+def _dvc_command(*arguments: str) -> list[str]:
+    return [sys.executable, "-P", str(_DVC), "--wait-for-lock", *arguments]

@@ -3,6 +3,7 @@
 `python -I -S process_guard.py PARENT_PID GRACE_S COMMAND...` starts the command in a process group of its own and ends
 that whole group (SIGTERM, `GRACE_S` seconds later SIGKILL) when it is told to by SIGTERM, when the process that started it
 dies in any way (on Linux), or when the command itself ends and leaves children behind. DVC alone would leave its stage running.
+A witness, forked before the command, ends the group when the guard itself is killed.
 """
 
 import ctypes
@@ -34,11 +35,15 @@ def main(parent_pid: int, grace_s: float, command: list[str]) -> int:
     if os.getppid() != parent_pid:
         return 128 + signal.SIGTERM
 
+    guard = os.getpid()
+    witness, to_witness = _start_witness()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
         if libc is not None:
             libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != guard:
+                os._exit(128 + signal.SIGKILL)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         try:
@@ -46,6 +51,7 @@ def main(parent_pid: int, grace_s: float, command: list[str]) -> int:
         except OSError as error:
             os.write(2, f"{command[0]}: {error}\n".encode())
             os._exit(127)
+    _tell(to_witness, str(child))
 
     status = _wait(child, lambda: stop_asked)
     if status is None:
@@ -56,7 +62,56 @@ def main(parent_pid: int, grace_s: float, command: list[str]) -> int:
             time.sleep(_POLL_S)
         status = 128 + signal.SIGTERM
     _signal_group(child, signal.SIGKILL)
+    _dismiss_witness(witness, to_witness)
     return status
+
+
+def _start_witness() -> tuple[int, int]:
+    """Fork a process that ends the group it is told of when we are gone; its id, and the pipe through which it is told."""
+    told, tell = os.pipe()
+    witness = os.fork()
+    if witness:
+        os.close(told)
+        return witness, tell
+    try:
+        _witness(told, tell)
+    finally:
+        os._exit(0)
+
+
+def _witness(told: int, tell: int) -> None:
+    os.close(tell)
+    # In a group of its own, deaf to what the guard is told, and without the output that somebody reads to its end.
+    os.setpgid(0, 0)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in (0, 1, 2):
+        os.dup2(nothing, descriptor)
+    heard = b""
+    while part := os.read(told, 64):
+        heard += part
+    words = heard.split()
+    if len(words) == 1:
+        _signal_group(int(words[0]), signal.SIGKILL)
+
+
+def _tell(witness: int, word: str) -> None:
+    """One that was killed is no loss as long as we are here."""
+    try:
+        os.write(witness, f"{word}\n".encode())
+    except BrokenPipeError:
+        pass
+
+
+def _dismiss_witness(witness: int, to_witness: int) -> None:
+    """Nothing is left to be ended: let the witness go, and wait for it."""
+    _tell(to_witness, "done")
+    os.close(to_witness)
+    try:
+        os.waitpid(witness, 0)
+    except ChildProcessError:
+        pass
 
 
 def _wait(child: int, stopped: Callable[[], bool]) -> int | None:

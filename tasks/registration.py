@@ -17,7 +17,7 @@ from gensync_core.artefacts import atomic_path, sha256_of
 from gensync_core.errors import ArtefactBroken, FootageRejected, GenSyncError, UsageError
 from gensync_core.paths import COHORT_NAME, Project
 from gensync_core.speakers import Speaker, check_speaker_id
-from tasks import dvc_project
+from tasks import dvc_project, dvc_slice
 
 _SUFFIX = re.compile(r"^\.[a-z0-9]{1,8}$")
 
@@ -92,6 +92,7 @@ def remove_speaker(project: Project, speaker_id: str) -> None:
         paths = project.speaker(speaker)
         del registry.speakers[speaker_id]
         registry.save(project.speakers_file)
+        dvc_slice.close_slice(project, speaker_id)
         dvc_project.forget_file(paths.raw)
         shutil.rmtree(paths.folder, ignore_errors=True)
         shutil.rmtree(paths.report, ignore_errors=True)

@@ -13,6 +13,7 @@ from gensync_core.paths import Project
 from gensync_core.speakers import Speaker
 from tasks.workspace import create_workspace
 
+pytest_plugins = ["fault_table"]
 ROOT = Path(__file__).resolve().parents[1]
 
 # Stages are processes of their own: they and the tests share two cores with whatever else runs.
@@ -99,21 +100,22 @@ TOY_PIPELINE = {
 # Behaves as its input file says: "reject", "crash", "sleep", "flaky" (fails once); anything else is copied.
 TOY_STAGE = """
 import pathlib, subprocess, sys, time
+root = pathlib.Path(__file__).resolve().parent
 stage, name, source, target = sys.argv[1:]
 source, target = pathlib.Path(source), pathlib.Path(target)
 files = sorted(p for p in source.rglob("*") if p.is_file()) if source.is_dir() else [source]
 text = "".join(p.read_text() for p in files)
-with open("runs.log", "a") as log:
+with open(root / "runs.log", "a") as log:
     log.write(f"{stage}@{name}\\n")
 if f"reject {stage}" in text:
     print("error[3]: footage is not fit for use", file=sys.stderr); sys.exit(3)
 if f"broken {stage}" in text:
     print("error[4]: artefact is damaged", file=sys.stderr); sys.exit(4)
-if f"crash {stage}" in text and not pathlib.Path("mended").exists():
+if f"crash {stage}" in text and not (root / "mended").exists():
     raise RuntimeError("boom")
 if f"sleep {stage}" in text:
     subprocess.run([sys.executable, "-c", "import time; time.sleep(60)"])
-if f"flaky {stage}" in text and open("runs.log").read().count(f"{stage}@{name}\\n") == 1:
+if f"flaky {stage}" in text and open(root / "runs.log").read().count(f"{stage}@{name}\\n") == 1:
     raise RuntimeError("first attempt")
 print('@progress {"job": "%s %s", "done": 1, "total": 1, "eta_s": 0.0, "note": ""}' % (stage, name))
 target.parent.mkdir(parents=True, exist_ok=True)
@@ -150,6 +152,12 @@ def make_toy_project(folder: Path) -> Project:
     (folder / "gensync_core" / "__init__.py").touch()  # a folder without it would lose against the installed package
     (folder / "gensync_core" / "__main__.py").write_text(TOY_CORE)
     return Project(folder)
+
+
+@pytest.fixture(scope="session")
+def make_toy() -> Callable[[Path], Project]:
+    """Makes an empty toy project in a folder; for fixtures that outlive a test."""
+    return make_toy_project
 
 
 @pytest.fixture

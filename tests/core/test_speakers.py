@@ -1,4 +1,7 @@
+from dataclasses import replace
+
 import pytest
+import yaml
 
 from gensync_core.errors import ArtefactBroken, FootageRejected, UsageError
 from gensync_core.speakers import Registry, Speaker, check_speaker_id
@@ -17,6 +20,24 @@ def test_round_trip_keeps_order_and_groups(tmp_path):
     assert loaded.ids() == ["zoe", "abe", "bob"]
     assert loaded.ids("cohort") == ["zoe", "bob"]
     assert loaded.get("abe") == _speaker("abe", "adapted")
+
+
+def test_the_c_library_writes_the_same_text(tmp_path):
+    consents = [
+        None,
+        "letter of May 3",
+        "Frau Müller: 'ja', \"gern\"",
+        "ok # no comment",
+        "a: b",
+        "1",
+        "word " * 40,
+        "two\nlines\n",
+    ]
+    speakers = {f"s-{number}": replace(_speaker(f"s-{number}"), consent=text) for number, text in enumerate(consents)}
+    path = tmp_path / "speakers.yaml"
+    Registry(speakers).save(path)
+    assert path.read_text() == yaml.safe_dump(yaml.safe_load(path.read_text()), sort_keys=False)
+    assert Registry.load(path).speakers == speakers
 
 
 def test_absent_file_is_an_empty_registry(tmp_path):

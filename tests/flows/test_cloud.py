@@ -134,6 +134,7 @@ def files_with(text: str, folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
 
 
+@pytest.mark.fault("second workspace")
 def test_three_speakers_are_onboarded_by_workers_and_equal_a_local_run(
     cloud: BatchProcesses, project: Project, videos: Callable[..., dict[str, Path]], tmp_path: Path
 ) -> None:
@@ -184,6 +185,7 @@ def second_folder(project: Project, folder: Path) -> Project:
     return Project(folder)
 
 
+@pytest.mark.fault("spot machine taken in mid-chain")
 @pytest.mark.parametrize("grace_s", [None, 30.0], ids=["killed at once", "told before"])
 def test_a_worker_that_loses_its_machine_goes_on_at_the_stage_it_was_in(
     grace_s: float | None, cloud: BatchProcesses, project: Project, videos: Callable[..., dict[str, Path]], tmp_path: Path
@@ -213,6 +215,7 @@ def test_a_worker_that_loses_its_machine_goes_on_at_the_stage_it_was_in(
     assert len(cloud.submissions) == 1
 
 
+@pytest.mark.fault("part of an array fails")
 def test_what_failed_is_submitted_again_alone_and_a_rejection_is_final(
     cloud: BatchProcesses, project: Project, videos: Callable[..., dict[str, Path]]
 ) -> None:
@@ -233,6 +236,7 @@ def test_what_failed_is_submitted_again_alone_and_a_rejection_is_final(
     assert {scope for scope in result.cost} == {"anna", "bob", "carl"}
 
 
+@pytest.mark.fault("orchestrator restarted", "cache object missing on push")
 def test_a_new_orchestrator_attaches_to_what_runs_and_a_lost_object_is_not_published(
     cloud: BatchProcesses,
     project: Project,

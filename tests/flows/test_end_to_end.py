@@ -95,6 +95,7 @@ def test_from_footage_to_video_and_back_again(samples, tmp_path):
     assert "joint:" in changed
 
 
+@pytest.mark.fault("training twice, or killed and resumed")
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_two_runs_from_scratch_give_the_same_bytes(samples, tmp_path):

@@ -24,6 +24,7 @@ def lock_of(project: Project) -> dict[str, Any]:
     return yaml.safe_load((project.root / "dvc.lock").read_text())
 
 
+@pytest.mark.fault("dvc repro beside the flow")
 def test_from_footage_to_a_video_and_plain_dvc_agrees(
     toy: Project, footage: Footage, executed: Executed, tmp_path: Path
 ) -> None:
@@ -59,6 +60,7 @@ def test_from_footage_to_a_video_and_plain_dvc_agrees(
     assert lock_of(toy) == lock
 
 
+@pytest.mark.fault("failed run retried")
 def test_a_stage_that_fails_stops_its_speaker_only_and_a_flaky_one_is_retried(
     toy: Project, enlist: Enlist, executed: Executed
 ) -> None:
@@ -73,6 +75,7 @@ def test_a_stage_that_fails_stops_its_speaker_only_and_a_flaky_one_is_retried(
     assert (toy.cohort_folder / "alice" / "coarse").exists()
 
 
+@pytest.mark.fault("deadline passed")
 def test_a_deadline_is_an_error_and_not_retried(toy: Project, enlist: Enlist) -> None:
     from flows.pipeline import pipeline
 
@@ -98,6 +101,7 @@ def test_a_rejected_newcomer_leaves_nothing(text: str, toy: Project, footage: Fo
     assert [path for path in (toy.root / "data").rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.fault("failed run retried")
 def test_a_newcomer_whose_stage_crashes_stays_and_can_be_gone_on_with(
     toy: Project, footage: Footage, executed: Executed
 ) -> None:

@@ -112,6 +112,7 @@ def test_a_job_of_the_same_name_is_not_submitted_twice(runner: BatchProcesses, c
     assert len(runner.submissions) == 1
 
 
+@pytest.mark.fault("spot machine taken in mid-chain")
 def test_a_reclaimed_machine_means_another_attempt_and_both_are_paid(runner: BatchProcesses, code: Code) -> None:
     code("import os, time; n = os.environ['AWS_BATCH_JOB_ATTEMPT']; print('attempt', n); time.sleep(0 if n == '2' else 60)")
     batch = BatchQueues("gensync")
@@ -125,6 +126,7 @@ def test_a_reclaimed_machine_means_another_attempt_and_both_are_paid(runner: Bat
     assert len(state.streams) == 2
 
 
+@pytest.mark.fault("deadline passed")
 def test_a_deadline_ends_the_attempt_and_is_not_tried_again(runner: BatchProcesses, code: Code, monkeypatch) -> None:
     code("import time; time.sleep(60)")
     monkeypatch.setattr("moto.batch.models.Job._get_attempt_duration", lambda job: 1)

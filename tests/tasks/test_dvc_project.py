@@ -41,6 +41,7 @@ def test_the_plan_follows_the_graph(toy: Project, enlist: Enlist) -> None:
     assert sorted(addresses(plan(toy, ["ingest"]))) == ["ingest@alice", "ingest@bob", "ingest@radio"]
 
 
+@pytest.mark.fault("speaker added, edited, removed")
 def test_only_what_is_dirty_is_planned(toy: Project, enlist: Enlist, executed: Executed) -> None:
     enlist("alice")
     targets = ["evaluate@alice"]

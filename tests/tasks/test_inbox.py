@@ -23,6 +23,7 @@ def reason(desk: Desk, name: str) -> str:
     return next(row.reason for row in desk.ledger.latest() if row.name == name)
 
 
+@pytest.mark.fault("duplicate inbox file")
 def test_four_files_of_which_two_are_the_same_are_three_onboardings_in_16_scans(desk: Desk, onboarded: list[str]) -> None:
     for name, text in (("anna.mp4", "A"), ("Bob Brown.MOV", "B"), ("carl.mp4", "C"), ("anna-again.mp4", "A")):
         put(desk, name, text)
@@ -55,6 +56,7 @@ print(*onboarded)
 """
 
 
+@pytest.mark.fault("duplicate inbox file")
 def test_several_processes_onboard_each_file_once(desk: Desk, tmp_path: Path) -> None:
     for name in ("anna", "bob", "carl", "dora"):
         put(desk, f"{name}.mp4", name)
@@ -66,6 +68,7 @@ def test_several_processes_onboard_each_file_once(desk: Desk, tmp_path: Path) ->
     assert sorted(said.split()) == ["anna", "bob", "carl", "dora"]
 
 
+@pytest.mark.fault("half-written inbox file")
 def test_a_file_that_is_still_copied_waits(desk: Desk, onboarded: list[str]) -> None:
     desk = replace(desk, settings=replace(HASTY, settle_s=30.0))
     start = time.time()
@@ -97,6 +100,7 @@ def test_a_clock_that_runs_ahead_keeps_no_file_waiting(desk: Desk, onboarded: li
     assert onboarded == ["anna"]
 
 
+@pytest.mark.fault("half-written inbox file")
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who has a file open")
 def test_a_file_that_somebody_writes_waits_however_long_the_writer_pauses(desk: Desk, onboarded: list[str]) -> None:
     with (folder_of(desk) / "anna.mp4").open("w") as writer:
@@ -108,6 +112,7 @@ def test_a_file_that_somebody_writes_waits_however_long_the_writer_pauses(desk: 
     assert onboarded == ["anna"]
 
 
+@pytest.mark.fault("corrupt inbox file")
 def test_rejected_footage_is_put_aside_with_its_report(desk: Desk, onboarded: list[str]) -> None:
     put(desk, "anna.mp4", "reject", sidecar="consent: letter of May 3\n")
     put(desk, "bob.mp4", "B")
@@ -126,6 +131,7 @@ def test_rejected_footage_is_put_aside_with_its_report(desk: Desk, onboarded: li
     assert len([name for name in files_in(folder_of(desk)) if name.startswith("rejected/anna")]) == 5
 
 
+@pytest.mark.fault("failed run retried")
 def test_a_failed_attempt_is_made_again_later_and_blocks_nobody(desk: Desk, onboarded: list[str]) -> None:
     desk = replace(desk, settings=replace(HASTY, max_attempts=3, backoff_s=60.0))
     path, start = put(desk, "anna.mp4", "fail"), time.time()
@@ -148,6 +154,7 @@ def test_a_failed_attempt_is_made_again_later_and_blocks_nobody(desk: Desk, onbo
     assert onboarded == ["bob", "anna"]
 
 
+@pytest.mark.fault("failed run retried")
 def test_an_attempt_whose_process_is_gone_is_made_again(desk: Desk, onboarded: list[str]) -> None:
     put(desk, "anna.mp4", "A")
     (due,) = look(desk, lambda _: True)

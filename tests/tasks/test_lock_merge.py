@@ -121,6 +121,7 @@ def test_a_folder_is_there_only_with_every_file_in_it() -> None:
     assert missing_objects(MemoryStore(files | {object_key("ab" + "1" * 30 + ".dir"): b"damaged"}), entry) == ["models"]
 
 
+@pytest.mark.fault("cache object missing on push")
 def test_a_stage_whose_object_is_lost_from_the_cache_is_not_published(toy: Project, enlist: Enlist) -> None:
     enlist("anna")
     (node,) = plan(toy, ["ingest@anna"])

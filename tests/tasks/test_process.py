@@ -82,6 +82,7 @@ def test_a_crash_names_its_last_line_and_may_be_retried(tmp_path: Path, python_c
     assert (caught.value.exit_code, caught.value.retryable) == (1, True)
 
 
+@pytest.mark.fault("deadline passed")
 def test_the_deadline_ends_the_whole_tree_on_time(tmp_path: Path, python_command: Command) -> None:
     outcome = run_command(python_command(STUBBORN_TREE), cwd=tmp_path, deadline_s=4, grace_s=0.5)
     assert outcome.overtime
@@ -114,6 +115,7 @@ open("pids", "w").write(str(child.pid))
     assert wait_until(lambda: not any(alive(pid) for pid in pids_in(tmp_path)), 2)
 
 
+@pytest.mark.fault("kill -9 of the flow")
 @pytest.mark.skipif(sys.platform != "linux", reason="the death signal of a parent is Linux's")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_outlives_the_process_that_ran_it(number: signal.Signals, tmp_path: Path) -> None:
@@ -129,6 +131,38 @@ with stop_all_on_signal():
     runner.send_signal(number)
     assert runner.wait(10) != 0
     assert wait_until(lambda: not any(alive(pid) for pid in pids), 5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the death signal of a parent is Linux's")
+@pytest.mark.fault("kill -9 of the guard")
+def test_nothing_outlives_its_guard(tmp_path: Path) -> None:
+    """DVC in place of `nest` is between the guard and what it runs."""
+    nest = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {STUBBORN_TREE!r}])"
+    killed: list[float] = []
+
+    def kill_the_guard(line: str) -> None:
+        (guard,) = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+        os.kill(int(guard), signal.SIGKILL)
+        killed.append(time.monotonic())
+
+    outcome = run_command([sys.executable, "-c", nest], cwd=tmp_path, on_line=kill_the_guard)
+    assert time.monotonic() - killed[0] < 5, "the tree would sleep for a minute"
+    assert wait_until(lambda: not any(alive(pid) for pid in pids_in(tmp_path)), 2)
+    with pytest.raises(CommandFailed, match=r"killed by signal 9 \(often: out of memory\)") as caught:
+        raise_for(outcome, "x")
+    assert caught.value.retryable
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for processes in /proc")
+def test_a_guard_does_without_its_witness(tmp_path: Path, python_command: Command) -> None:
+    def kill_the_witness(line: str) -> None:
+        guard, command = (int(word) for word in line.split())
+        children = Path(f"/proc/{guard}/task/{guard}/children").read_text().split()
+        (witness,) = (int(child) for child in children if int(child) != command)
+        os.kill(witness, signal.SIGKILL)
+
+    code = "import os, time; print(os.getppid(), os.getpid(), flush=True); time.sleep(0.3); raise SystemExit(7)"
+    assert run_command(python_command(code), cwd=tmp_path, on_line=kill_the_witness).exit_code == 7
 
 
 def test_commands_run_side_by_side_do_not_disturb_each_other(tmp_path: Path, python_command: Command) -> None:

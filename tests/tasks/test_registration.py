@@ -89,6 +89,7 @@ def test_a_missing_file_is_rejected(toy: Project, tmp_path: Path) -> None:
         add_speaker(toy, tmp_path / "nothing.mp4", "anna", "cohort")
 
 
+@pytest.mark.fault("speaker added, edited, removed")
 @pytest.mark.usefixtures("no_dvc")
 def test_a_removed_speaker_leaves_no_folder_that_the_cohort_would_see(toy: Project, footage: Footage) -> None:
     add_speaker(toy, footage(), "anna", "cohort")

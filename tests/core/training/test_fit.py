@@ -68,6 +68,7 @@ def _break_at(fit: Fit, broken: dict[int, float], monkeypatch) -> list[int]:
     return done
 
 
+@pytest.mark.fault("training twice, or killed and resumed")
 def test_interrupted_training_ends_with_the_same_bits(tmp_path, monkeypatch):
     straight = fit_of()
     straight.run(tmp_path / "straight", "test")
