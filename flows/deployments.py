@@ -25,7 +25,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Crashed
 
 from flows.inbox import onboard_from_inbox, scan_inbox
-from flows.pipeline import run_stages
+from flows.pipeline import run_adapted, run_stages
 from flows.synthesize import synthesize
 from flows.task_runner import STAGES_AT_ONCE, stage_runner
 from gensync_core.paths import Project
@@ -84,9 +84,8 @@ def retrain_cohort(root: Path) -> State[Any]:
     project = Project(root)
     if not project.registry().ids("cohort"):
         return Completed(message="nobody is in the cohort yet")
-    targets = [*registration.cohort_targets(project), *(f"evaluate@{name}" for name in project.registry().ids("adapted"))]
-    results = run_stages(project, targets)
-    return Completed(message=f"{len(results)} stages run" if results else "everything is up to date")
+    results = [*run_stages(project, registration.cohort_targets(project)), *run_adapted(project)]
+    return Completed(message=f"{len(results)} stage{'s' * (len(results) != 1)} run" if results else "everything is up to date")
 
 
 def deployments_of(settings: ServeSettings) -> list[RunnerDeployment]:

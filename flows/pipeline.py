@@ -4,7 +4,7 @@ No stage is named here. A stage that fails stops what is below it and nothing el
 flow fails at the end with the first error.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from prefect.futures import PrefectFuture
 from flows.task_runner import stage_runner
 from gensync_core.artefacts import read_json
 from gensync_core.paths import Project
-from tasks.dvc_project import plan
+from tasks.dvc_project import Node, plan
 from tasks.process import CommandFailed, stop_all_on_signal
 from tasks.progress_artifact import artifact_key
 from tasks.stage_task import StageResult, run_stage
@@ -35,7 +35,25 @@ def run_stages(project: Project, targets: Iterable[str], *, scope: str | None = 
     Raises:
         CommandFailed: the first stage that failed; what did not depend on it was run all the same.
     """
-    nodes = plan(project, targets, scope=scope)
+    return _run(project, plan(project, targets, scope=scope))
+
+
+def run_adapted(project: Project) -> list[StageResult]:
+    """Bring everybody who is adapted up to date with the shared network that is there; to be called within a flow.
+
+    Each is planned and run within their own scope: the time for one does not grow with the number of all.
+
+    Returns:
+        What was run; empty where nothing had to.
+
+    Raises:
+        CommandFailed: the first stage that failed; others went on.
+    """
+    adapted = project.registry().ids("adapted")
+    return _run(project, [node for name in adapted for node in plan(project, [f"evaluate@{name}"], scope=name)])
+
+
+def _run(project: Project, nodes: Sequence[Node]) -> list[StageResult]:
     futures: dict[str, PrefectFuture[StageResult]] = {}
     with stop_all_on_signal():
         for node in nodes:

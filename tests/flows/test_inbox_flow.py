@@ -21,7 +21,7 @@ from gensync_core.progress import Tick
 from tasks import limits, progress_artifact
 from tasks.inbox import InboxSettings
 from tasks.inbox_ledger import Ledger, State
-from tasks.process import CommandFailed
+from tasks.process import CommandFailed, run_command
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 Footage = Callable[..., Path]
@@ -262,6 +262,23 @@ def test_retraining_an_empty_cohort_is_no_failure(toy: Project) -> None:
 
     state = retrain_cohort(toy.root, return_state=True)
     assert (state.is_completed(), state.message) == (True, "nobody is in the cohort yet")
+
+
+def test_retraining_brings_everybody_up_to_date_and_nobody_stops_the_others(
+    toy: Project, enlist: Callable[..., None], executed: Callable[[Project], list[str]]
+) -> None:
+    from flows.deployments import retrain_cohort
+
+    enlist("alice", "A")
+    for name, text in {"bob": "crash coarse", "carl": "C"}.items():
+        enlist(name, text, "adapted")
+    assert retrain_cohort(toy.root, return_state=True).is_failed()
+    assert set(executed(toy)) >= {"joint@cohort", "evaluate@alice", "evaluate@carl"}
+    (toy.root / "mended").touch()
+    assert retrain_cohort(toy.root, return_state=True).message == "2 stages run"
+    assert executed(toy)[-1] == "evaluate@bob"
+    assert retrain_cohort(toy.root, return_state=True).message == "everything is up to date"
+    assert run_command(["dvc", "status", "--quiet"], cwd=toy.root).exit_code == 0, "plain DVC agrees"
 
 
 def test_settings_travel_between_processes(toy: Project) -> None:
