@@ -21,6 +21,7 @@ def short_video(path: Path) -> bytes:
     return path.read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.fault("corrupt inbox file")
 @pytest.mark.usefixtures("prefect_server")
 def test_a_corrupt_file_is_rejected_and_leaves_nothing(workspace: Project, tmp_path: Path) -> None:

@@ -141,8 +141,9 @@ def test_nothing_outlives_its_guard(tmp_path: Path) -> None:
     killed: list[float] = []
 
     def kill_the_guard(line: str) -> None:
-        (guard,) = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
-        os.kill(int(guard), signal.SIGKILL)
+        children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text().split()
+        (guard,) = (int(pid) for pid in children if b"process_guard.py" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        os.kill(guard, signal.SIGKILL)
         killed.append(time.monotonic())
 
     outcome = run_command([sys.executable, "-c", nest], cwd=tmp_path, on_line=kill_the_guard)
