@@ -6,6 +6,7 @@ only; whatever runs or writes is a `dvc` process of its own.
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from gensync_core.artefacts import atomic_path
-from gensync_core.errors import ArtefactBroken, UsageError
+from gensync_core.errors import ArtefactBroken, GenSyncError, UsageError
 from gensync_core.paths import Project
 from tasks import dvc_slice
 from tasks.lock_text import dump_yaml, load_yaml
@@ -24,7 +25,12 @@ from tasks.process import CommandFailed, Outcome, raise_for, run_command
 # How DVC says that another process of its own is at work on the same files.
 _BUSY_LINE = "is busy, it is being blocked by:"
 _DVC = Path(__file__).with_name("dvc_process.py")
+_PATIENCE_S, _POLL_S = 30.0, 0.3  # a run that was killed just now is still taken to be at work for a moment
 How = Literal["executed", "unchanged", "run-cache"]
+
+
+class Busy(GenSyncError):
+    """Another run of DVC is at work on the same files."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,11 +196,16 @@ def read_lock(project: Project) -> dict[str, Any]:
 def _repo(project: Project) -> Iterator[Any]:
     """The project as DVC sees it, with DVC's lock held."""
     from dvc.exceptions import DvcException
+    from dvc.lock import LockError
     from dvc.repo import Repo
 
     try:
         with Repo(str(project.root), _wait_for_lock=True) as repo, repo.lock:
             yield repo
+    except LockError as error:
+        raise Busy(
+            f"{project.root}: another run is at work on its files ({str(error).splitlines()[0]}); try again later"
+        ) from error
     except DvcException as error:
         raise ArtefactBroken(f"{project.root}: DVC cannot read the project ({error})") from error
 
@@ -211,10 +222,19 @@ def plan(project: Project, targets: Iterable[str], *, scope: str | None = None) 
     Raises:
         UsageError: a target is not in the graph.
         ArtefactBroken: `dvc.yaml` or a file it reads cannot be used.
+        Busy: another run did not end within half a minute.
     """
     sliced = dvc_slice.sliced_speaker(project, scope)
+    until = time.monotonic() + _PATIENCE_S
     with dvc_slice.planning(project, sliced) as place:
-        nodes = _plan(place, targets, scope)
+        while True:
+            try:
+                nodes = _plan(place, targets, scope)
+                break
+            except Busy:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(_POLL_S)
     if sliced is not None and not nodes:
         dvc_slice.close_slice(project, sliced)
     return [replace(node, sliced=sliced) for node in nodes]

@@ -1,12 +1,17 @@
 """What DVC is asked: the plan of what has to run, and running it."""
 
 import hashlib
+import json
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 
 import pytest
 
 from gensync_core.errors import ArtefactBroken, UsageError
 from gensync_core.paths import Project
+from tasks import dvc_project
 from tasks.dvc_project import Node, Policy, add_file, current_hashes, plan, reproduce, stage_inputs, thread_env
 from tasks.process import CommandFailed
 
@@ -82,6 +87,23 @@ def test_the_exit_code_of_a_stage_comes_through_dvc(text: str, code: int, toy: P
     assert not (toy.cohort_folder / "alice" / "clip").exists()
     if code == 1:
         assert "full output in" in str(caught.value)
+
+
+def test_a_plan_waits_for_whoever_is_at_work_on_the_files(
+    toy: Project, enlist: Enlist, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enlist("alice", "A")
+    table = toy.root / ".dvc" / "tmp" / "rwlock"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    out = toy.cohort_folder / "alice" / "clip"
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(20)"]) as other:
+        table.write_text(json.dumps({"write": {str(out): {"pid": other.pid, "cmd": "dvc repro"}}}))
+        monkeypatch.setattr(dvc_project, "_PATIENCE_S", 0.5)
+        with pytest.raises(dvc_project.Busy, match="another run is at work on its files"):
+            plan(toy, ["ingest@alice"])
+        monkeypatch.setattr(dvc_project, "_PATIENCE_S", 30.0)
+        threading.Timer(1.0, lambda: (other.kill(), other.wait())).start()
+        assert [node.address for node in plan(toy, ["ingest@alice"])] == ["ingest@alice"]
 
 
 def test_an_unknown_target_is_a_usage_error(toy: Project) -> None:
