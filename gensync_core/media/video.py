@@ -88,10 +88,7 @@ def iter_gray(path: Path) -> Iterator[UInt8[np.ndarray, "H W"]]:
     Raises:
         FootageRejected: the file holds no video or decoding fails.
     """
-    width, height, _ = display_size(path)
-    patience = Patience(work_s(width, height, _FRAME_S))
-    stored = ffmpeg_command.video_input(path).filter("extractplanes", "y")
-    yield from iter_raw(path, stored, (height, width), "gray", patience)
+    yield from _iter_plane(path, "y")
 
 
 def iter_labels(path: Path) -> Iterator[UInt8[np.ndarray, "H W"]]:
@@ -100,9 +97,16 @@ def iter_labels(path: Path) -> Iterator[UInt8[np.ndarray, "H W"]]:
     Raises:
         FootageRejected: the file holds no video or decoding fails.
     """
+    yield from _iter_plane(path)
+
+
+def _iter_plane(path: Path, plane: str | None = None) -> Iterator[np.ndarray]:
+    """Frames [H, W], one byte a pixel: a plane of the video as it is stored, or its grey picture."""
     width, height, _ = display_size(path)
-    patience = Patience(work_s(width, height, _FRAME_S))
-    yield from iter_raw(path, ffmpeg_command.video_input(path), (height, width), "gray", patience)
+    stream = ffmpeg_command.video_input(path)
+    if plane is not None:
+        stream = stream.filter("extractplanes", plane)
+    yield from iter_raw(path, stream, (height, width), "gray", Patience(work_s(width, height, _FRAME_S)))
 
 
 def iter_raw(path: Path, stream: Any, shape: tuple[int, ...], pixel_format: str, patience: Patience) -> Iterator[np.ndarray]:
