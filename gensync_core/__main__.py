@@ -15,7 +15,7 @@ from gensync_core.progress import Tick, line_sink, use_sink
 
 SPEAKER_STAGES = ("ingest", "parse", "track", "audio", "coarse", "adapt", "evaluate")
 SHARED_STAGES = ("joint", "finetune")
-WITHOUT_TORCH = ("parse", "track")  # loading it takes longer than it takes to look at seconds of footage
+WITHOUT_TORCH = ("ingest", "parse", "track")  # loading it takes longer than it takes to look at seconds of footage
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -114,7 +114,8 @@ def _prepare_torch() -> None:
 
     torch.set_num_threads(1)  # more wait for each other more than they help, and would round differently; see render.threads
     # On CUDA gsplat's gradients differ from run to run anyway, and some operations are not to be had any other way.
-    torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+    # Not `use_deterministic_algorithms`: that loads torch's compiler, too, for as long as all the rest of torch.
+    torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
 
 
 _bars: dict = {}

@@ -79,8 +79,9 @@ def _approach(plate: np.ndarray, count: np.ndarray, frame: np.ndarray, seen: np.
     """Move `plate` towards `frame` where it is `seen`, as far as so many frames like it would take it, in place."""
     step = seen * (num_frames * _STEP / np.sqrt(1 + count / 25))
     step[seen & (count == 0)] = 255  # a pixel's first sight is taken as it is
-    limit = step[..., None]
-    plate += np.clip(frame - plate, -limit, limit)
+    limit = cv2.merge([step.astype(np.float32)] * 3)
+    away = cv2.subtract(frame, plate, dtype=cv2.CV_32F)
+    plate += cv2.max(cv2.min(away, limit), -limit)
     count += num_frames * seen
 
 

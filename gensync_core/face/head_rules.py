@@ -7,7 +7,6 @@ Below them colour decides between long hair, neck and clothes.
 Source: own choice.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -87,13 +86,14 @@ class HeadRules:
         axes = FaceAxes.of(landmarks_px, width, height)
         oval = polygon_mask(landmarks_px, regions.FACE_OVAL, width, height)
         blur = max(3, round(axes.height_px * 0.04) | 1)
-        lab = cv2.cvtColor(cv2.GaussianBlur(frame, (blur, blur), 0), cv2.COLOR_RGB2LAB).astype(np.float32)
-        lab *= np.array([_LIGHTNESS_WEIGHT, 1, 1], dtype=np.float32)
+        lab = np.stack(cv2.split(cv2.cvtColor(cv2.GaussianBlur(frame, (blur, blur), 0), cv2.COLOR_RGB2LAB))).astype(np.float32)
+        lab[0] *= _LIGHTNESS_WEIGHT
         colours = self._colours = self._remember(_measure(lab, person, oval, axes))
-        to_skin, to_neck, to_hair, to_clothes = _distances(lab, (colours.skin, colours.neck, colours.hair, colours.clothes))
+        known = colours.skin, colours.neck, colours.hair, colours.clothes
+        to_skin, to_neck, to_hair, to_clothes = (_distance(lab, colour) for colour in known)
         to_neck = np.minimum(to_skin, to_neck)
         if np.linalg.norm(colours.skin[1:] - colours.clothes[1:]) > _HUE_TELLS:  # then a throat in bright light is still skin
-            hue_alone = _HUE_WEIGHT * _distances(lab[..., 1:], [colours.skin[1:]])[0]
+            hue_alone = _HUE_WEIGHT * _distance(lab[1:], colours.skin[1:])
             to_neck = np.where(axes.y > _SHOULDER_Y, np.minimum(to_neck, hue_alone), to_neck)
 
         labels = np.where(person, Region.TORSO, Region.BACKGROUND).astype(np.uint8)
@@ -127,7 +127,7 @@ def _measure(lab: np.ndarray, person: Mask, oval: Mask, axes: FaceAxes) -> _Colo
     skin = _median(lab, cheeks, fallback=oval)
     crown = person & ~oval & (axes.y < -1.0) & (np.abs(axes.x) < 1.1)
     if crown.any():  # the bare forehead over the oval is not hair: of the crown take the half least like skin
-        away = _distance(lab[crown], skin)
+        away = _distance(lab[:, crown], skin)
         crown[crown] = away >= np.median(away)
     hair = _median(lab, crown, fallback=oval)
     throat = person & ~oval & (axes.y > 1.0) & (axes.y < 1.3) & (np.abs(axes.x) < 0.4)
@@ -138,7 +138,7 @@ def _measure(lab: np.ndarray, person: Mask, oval: Mask, axes: FaceAxes) -> _Colo
     below_jaw = person & (axes.y > 1.1) & (np.abs(axes.x) > 1.1)  # in a close shot
     clothes = _median(lab, shoulders, fallback=below_jaw)
     beside_jaw = ~oval & (axes.y > 0.4) & (axes.y < 0.9) & (np.abs(axes.x) < 1.0) & (np.abs(axes.x) > 0.45)
-    there = lab[beside_jaw & person]
+    there = lab[:, beside_jaw & person]
     to_hair = _distance(there, hair)
     hair_like = (to_hair < _distance(there, skin)) & (to_hair < _SKIN_LIMIT)
     return _Colours(skin, neck, hair, clothes, float(hair_like.sum() / max(beside_jaw.sum(), 1)))
@@ -184,19 +184,13 @@ def _reached_from(seed: Mask, mask: Mask) -> Mask:
     return touched[numbers] & ~seed
 
 
-def _distances(lab: Float[np.ndarray, "H W C"], colours: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """How far every pixel is from each of the colours, [H, W] each."""
-    flat = np.stack([np.append(-2 * colour, colour @ colour) for colour in colours]).astype(np.float32)
-    squares = cv2.transform(lab, flat).reshape(*lab.shape[:2], -1) + np.einsum("hwc,hwc->hw", lab, lab)[..., None]
-    return list(np.sqrt(np.maximum(squares, 0)).transpose(2, 0, 1))
-
-
-def _distance(lab: Float[np.ndarray, "N 3"], colour: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(lab - colour, axis=-1)
+def _distance(lab: Float[np.ndarray, "C *pixels"], colour: Float[np.ndarray, "C"]) -> Float[np.ndarray, "*pixels"]:
+    squares = sum(np.square(plane - np.float32(value)) for plane, value in zip(lab, colour, strict=True))
+    return np.sqrt(squares)
 
 
 def _median(lab: np.ndarray, mask: Mask, fallback: Mask) -> np.ndarray:
     chosen = mask if mask.sum() >= 8 else fallback
     if not chosen.any():
         return np.full(3, _NO_COLOUR, dtype=np.float32)
-    return np.median(lab[chosen], axis=0)
+    return np.median(lab[:, chosen], axis=1)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 _FLOW_PX = 96
-_MAP_LENGTH = 32000
+_MAP_LENGTH = 32000  # of the maps that `cv2.remap` takes
 _TRUSTED_PATH = 0.035
 """Share of the frame's larger side over which carrying a mask costs 63 % of the trust in it."""
 _CUT_DIFFERENCE = 18.0
@@ -47,11 +47,10 @@ class MaskFilter:
         if cv2.norm(gray, carried, cv2.NORM_L1) > _CUT_DIFFERENCE * gray.size:
             self._mean = self._path = None
             return False
-        step = np.sqrt(np.square(flow).sum(axis=-1))
+        step = cv2.magnitude(*cv2.split(flow))
         self._path = step if self._path is None else self._path + step
-        fine = cv2.resize(flow, (width, height), interpolation=cv2.INTER_LINEAR)
-        fine *= np.array([width / size[0], height / size[1]], dtype=np.float32)
-        self._mean = cv2.remap(self._mean, *_places(fine), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+        scale = np.array([width / size[0], height / size[1]], dtype=np.float32)
+        self._mean = _sampled(self._mean, *_places(cv2.resize(flow * scale, (width, height), interpolation=cv2.INTER_LINEAR)))
         return True
 
     @property
@@ -59,15 +58,16 @@ class MaskFilter:
         """Whether parts of the picture have moved so far that a new judgement is due."""
         return self._path is not None and float(np.quantile(self._path, 0.9)) > _TRUSTED_PATH * max(self._path.shape)
 
-    def mix(self, judged: Float[np.ndarray, "h w R"]) -> None:
+    def mix(self, judged: Float[np.ndarray, "R h w"]) -> None:
         """Mix in what the segmenter says of the current frame; the past counts less where it was carried far."""
         if self._mean is None:
             self._mean = judged
         else:
-            path = np.zeros(judged.shape[:2], np.float32) if self._path is None else self._path
+            height, width = judged.shape[1:]
+            path = np.zeros((height, width), np.float32) if self._path is None else self._path
             trust = self._memory * np.exp(-path / (_TRUSTED_PATH * max(path.shape)))
-            weight = cv2.resize(trust, (judged.shape[1], judged.shape[0]), interpolation=cv2.INTER_LINEAR)
-            self._mean = judged + weight[..., None] * (self._mean - judged)
+            weight = cv2.resize(trust, (width, height), interpolation=cv2.INTER_LINEAR)
+            self._mean = judged + weight * (self._mean - judged)
         self._path = None
 
     def labels(self, width: int, height: int) -> UInt8[np.ndarray, "height width"]:
@@ -87,18 +87,21 @@ class MaskFilter:
         # Only where neighbours differ can interpolation say anything else than the nearest label.
         found = cv2.findNonZero(cv2.resize(mixed, (width, height), interpolation=cv2.INTER_NEAREST))
         if found is not None:
-            places = found.reshape(-1, 1, 2)
-            scale = np.array([coarse.shape[1] / width, coarse.shape[0] / height], dtype=np.float32)
-            labels[places[:, 0, 1], places[:, 0, 0]] = most_probable(_sampled(self._mean, (places + 0.5) * scale - 0.5))[:, 0]
+            columns, rows = np.ascontiguousarray(found.reshape(-1, 2).T)
+            scale = coarse.shape[1] / width, coarse.shape[0] / height
+            places = [((at + 0.5) * ratio - 0.5).astype(np.float32) for at, ratio in zip((columns, rows), scale, strict=True)]
+            for first in range(0, len(rows), _MAP_LENGTH):
+                part = slice(first, first + _MAP_LENGTH)
+                sampled = _sampled(self._mean, *(at[part, None] for at in places))
+                labels[rows[part], columns[part]] = most_probable(sampled)[:, 0]
         return labels
 
 
-def most_probable(probabilities: Float[np.ndarray, "h w R"]) -> UInt8[np.ndarray, "h w"]:
-    """Argmax over the last axis; the smaller id wins a draw."""
-    best = np.ascontiguousarray(probabilities[..., 0])
+def most_probable(probabilities: Float[np.ndarray, "R h w"]) -> UInt8[np.ndarray, "h w"]:
+    """Argmax over the first axis; the smaller id wins a draw."""
+    best = probabilities[0]
     labels = np.zeros(best.shape, dtype=np.uint8)
-    for region in range(1, probabilities.shape[-1]):
-        other = probabilities[..., region]
+    for region, other in enumerate(probabilities[1:], start=1):
         np.putmask(labels, other > best, region)
         best = np.maximum(best, other)
     return labels
@@ -111,10 +114,8 @@ def _places(flow: Float[np.ndarray, "h w 2"]) -> tuple[np.ndarray, np.ndarray]:
     return x, flow[..., 1] + np.arange(height, dtype=np.float32)[:, None]
 
 
-def _sampled(planes: Float[np.ndarray, "h w R"], places: Float[np.ndarray, "N 1 2"]) -> Float[np.ndarray, "N 1 R"]:
-    """Planes at places (x, y) between pixels; `cv2.remap` takes no map longer than 32767, so in pieces."""
-    places = places.astype(np.float32)
-    pieces = (places[start : start + _MAP_LENGTH] for start in range(0, len(places), _MAP_LENGTH))
-    return np.concatenate(
-        [cv2.remap(planes, part, np.empty(0), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for part in pieces]
-    )
+def _sampled(
+    planes: Float[np.ndarray, "R h w"], x: Float[np.ndarray, "rows columns"], y: Float[np.ndarray, "rows columns"]
+) -> Float[np.ndarray, "R rows columns"]:
+    """Each plane at places between pixels."""
+    return np.stack([cv2.remap(plane, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE) for plane in planes])

@@ -1,9 +1,11 @@
 """The algebra of fitting a posed head to pixels: derivatives, banded normal equations, alignment of shapes, lifting into 3D.
 
-Shapes: T frames, N points. Everything is float64.
+Shapes: T frames, N points. Everything is float64. Coordinates come before points where derivatives are: the last axis is long.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -12,40 +14,44 @@ POSE_SIZE = 6
 """A small turn about the head's centre (rad), then a translation (dm)."""
 FRAMES_AT_ONCE = 256
 """Derivatives of all frames of a long clip at once would take a gigabyte."""
+_THREADS = 2
 _BANDS = 3 * POSE_SIZE
 _SPREAD_DM = np.array([0.1, 0.1, 0.03])
 
-
-def chunks(num_frames: int) -> Iterator[slice]:
-    """Frames, `FRAMES_AT_ONCE` at a time."""
-    for first in range(0, num_frames, FRAMES_AT_ONCE):
-        yield slice(first, first + FRAMES_AT_ONCE)
+_Result = TypeVar("_Result")
 
 
-def point_jacobian(points: Float[np.ndarray, "*batch 3"], focal: float) -> Float[np.ndarray, "*batch 2 3"]:
-    """Derivative of pixels by points in the camera's frame."""
-    x, y, z = points[..., 0], points[..., 1], points[..., 2]
-    jacobian = np.zeros((*points.shape[:-1], 2, 3))
-    jacobian[..., 0, 0] = jacobian[..., 1, 1] = focal / z
-    jacobian[..., 0, 2] = -focal * x / z**2
-    jacobian[..., 1, 2] = -focal * y / z**2
-    return jacobian
+def over_chunks(work: Callable[[slice], _Result], num_frames: int) -> list[_Result]:
+    """What `work` says of all frames, `FRAMES_AT_ONCE` at a time, in order; two threads share the chunks."""
+    parts = [slice(first, first + FRAMES_AT_ONCE) for first in range(0, num_frames, FRAMES_AT_ONCE)]
+    with ThreadPoolExecutor(max_workers=_THREADS) as threads:
+        return list(threads.map(work, parts))
+
+
+def point_jacobian(
+    points: Float[np.ndarray, "T 3 N"], rotations: Float[np.ndarray, "T 3 3"], focal: float
+) -> Float[np.ndarray, "T 2 3 N"]:
+    """Derivative of pixels by points that `rotations` and a shift have brought to `points` in the camera's frame."""
+    across, depth = points[:, :2], points[:, 2]
+    turned = rotations[:, :2, :, None] - (across / depth[:, None])[:, :, None] * rotations[:, None, 2, :, None]
+    return turned * (focal / depth)[:, None, None]
 
 
 def pose_jacobian(
-    arms: Float[np.ndarray, "T N 3"], points: Float[np.ndarray, "T N 3"], focal: float
-) -> Float[np.ndarray, "T N 2 6"]:
+    arms: Float[np.ndarray, "T 3 N"], points: Float[np.ndarray, "T 3 N"], focal: float
+) -> Float[np.ndarray, "T 6 2 N"]:
     """Derivative of pixels by a change of the pose; `arms` are the turned points, `points` the moved ones, too."""
-    scale = focal / points[..., 2]
-    x, y = points[..., 0] / points[..., 2], points[..., 1] / points[..., 2]
-    right, down, away = arms[..., 0], arms[..., 1], arms[..., 2]
-    jacobian = np.zeros((*points.shape[:-1], 2, POSE_SIZE))
-    jacobian[..., 0, 0], jacobian[..., 1, 0] = -x * down, -away - y * down
-    jacobian[..., 0, 1], jacobian[..., 1, 1] = away + x * right, y * right
-    jacobian[..., 0, 2], jacobian[..., 1, 2] = -down, right
-    jacobian[..., 0, 3] = jacobian[..., 1, 4] = 1
-    jacobian[..., 0, 5], jacobian[..., 1, 5] = -x, -y
-    return jacobian * scale[..., None, None]
+    scale = focal / points[:, 2]
+    x, y = points[:, 0] / points[:, 2], points[:, 1] / points[:, 2]
+    right, down, away = arms.swapaxes(0, 1)
+    jacobian = np.zeros((len(points), POSE_SIZE, 2, points.shape[2]))
+    jacobian[:, 0, 0], jacobian[:, 0, 1] = -x * down, -away - y * down
+    jacobian[:, 1, 0], jacobian[:, 1, 1] = away + x * right, y * right
+    jacobian[:, 2, 0], jacobian[:, 2, 1] = -down, right
+    jacobian[:, 3, 0] = jacobian[:, 4, 1] = 1
+    jacobian[:, 5, 0], jacobian[:, 5, 1] = -x, -y
+    jacobian *= scale[:, None, None]
+    return jacobian
 
 
 def banded(blocks: Float[np.ndarray, "T 6 6"]) -> Float[np.ndarray, "18 _"]:
@@ -88,8 +94,11 @@ def lift(
     """
     motion = np.zeros((len(seen_px), *shape.shape), dtype=np.float32)
     for index in range(2):
-        for part in chunks(len(seen_px)):
+
+        def improve(part: slice) -> None:
             motion[part] += _least_motion(seen_px[part], shape + motion[part], rotations[part], translations[part], focal)
+
+        over_chunks(improve, len(seen_px))
         if index == 0:
             mean = np.median(motion, axis=0)
             shape = shape + mean
@@ -100,10 +109,15 @@ def lift(
 def _least_motion(
     seen_px: np.ndarray, shapes: np.ndarray, rotations: np.ndarray, translations: np.ndarray, focal: float
 ) -> np.ndarray:
-    """What is to be added to `shapes` [F, N, 3]."""
-    spread = _SPREAD_DM**2
+    """What is to be added to `shapes` [F, N, 3]: S J^T (J S J^T)^-1 residuals, with S the squared spread."""
     points = shapes @ rotations.swapaxes(1, 2) + translations[:, None]
-    residuals = seen_px - focal * points[..., :2] / points[..., 2:]
-    jacobian = point_jacobian(points, focal) @ rotations[:, None]
-    spread_jacobian = spread[:, None] * jacobian.swapaxes(-1, -2)
-    return (spread_jacobian @ np.linalg.solve(jacobian @ spread_jacobian, residuals[..., None]))[..., 0]
+    depth = points[..., 2]
+    x, y = points[..., 0] / depth, points[..., 1] / depth
+    off_x, off_y = seen_px[..., 0] - focal * x, seen_px[..., 1] - focal * y
+    spread = (rotations * _SPREAD_DM**2) @ rotations.swapaxes(1, 2)
+    (xx, xy, xz), (_, yy, yz), (_, _, zz) = spread.transpose(1, 2, 0)[..., None]
+    # J S J^T over (focal / depth)^2, symmetric, and its inverse
+    first, mixed, second = xx - x * (2 * xz - x * zz), xy - x * yz - y * (xz - x * zz), yy - y * (2 * yz - y * zz)
+    share = depth / (focal * (first * second - mixed**2))
+    along_x, along_y = (second * off_x - mixed * off_y) * share, (first * off_y - mixed * off_x) * share
+    return (np.stack([along_x, along_y, -x * along_x - y * along_y], axis=-1) @ rotations) * _SPREAD_DM**2

@@ -55,7 +55,7 @@ class Sight(NamedTuple):
 class Segmenter(Protocol):
     """Judges frames one by one; it may remember colours of past ones."""
 
-    def regions(self, sight: Sight) -> Float[np.ndarray, "h w R"]:
+    def regions(self, sight: Sight) -> Float[np.ndarray, "R h w"]:
         """How probable each region is, 0 to 1."""
         ...
 
@@ -70,7 +70,7 @@ class _SilhouetteSegmenter:
         self._selfie: Any = mediapipe_solutions().selfie_segmentation.SelfieSegmentation(model_selection=0)
         self._rules = HeadRules()
 
-    def regions(self, sight: Sight) -> Float[np.ndarray, "h w R"]:
+    def regions(self, sight: Sight) -> Float[np.ndarray, "R h w"]:
         square = _resized(sight.small, (_SELFIE_PX, _SELFIE_PX))
         person = _resized(np.array(self._selfie.process(square).segmentation_mask, dtype=np.float32), sight.size)
         landmarks = sight.small_landmarks()
@@ -82,10 +82,8 @@ class _SilhouetteSegmenter:
             labels = self._rules.label(sight.small, person > 0.5, landmarks)
             # Outside of the silhouette the nearest label, for what lies half within it.
             np.copyto(labels, cv2.dilate(labels, np.ones((5, 5), np.uint8)), where=labels == Region.BACKGROUND)
-        judged = np.zeros((*person.shape, _NUM_LARGE), dtype=np.float32)
-        for region in range(1, _NUM_LARGE):
-            np.multiply(person, labels == region, out=judged[..., region])
-        judged[..., Region.BACKGROUND] = 1 - person
+        judged = person * (labels == np.arange(_NUM_LARGE, dtype=np.uint8)[:, None, None])
+        judged[Region.BACKGROUND] = 1 - person
         return judged
 
     def close(self) -> None:
@@ -109,7 +107,7 @@ class _MulticlassSegmenter:
         self._segmenter: Any = mp.tasks.vision.ImageSegmenter.create_from_options(options)
         self._image = lambda pixels: mp.Image(image_format=mp.ImageFormat.SRGB, data=pixels)
 
-    def regions(self, sight: Sight) -> Float[np.ndarray, "h w R"]:
+    def regions(self, sight: Sight) -> Float[np.ndarray, "R h w"]:
         square = np.ascontiguousarray(_resized(sight.small, (_SELFIE_PX, _SELFIE_PX)))
         masks = self._segmenter.segment(self._image(square)).confidence_masks
         scene, hair, body, face, clothes, others = (_resized(np.array(mask.numpy_view()), sight.size) for mask in masks)
@@ -122,7 +120,7 @@ class _MulticlassSegmenter:
             hair, others = hair + others * hats, others * ~hats
             oval = polygon_mask(landmarks, regions.FACE_OVAL, *sight.size)
             face = np.where(oval & (hair < 0.5), 1, face)  # with glasses
-        return np.stack([scene, clothes + others, neck, hair, face], axis=-1).astype(np.float32)
+        return np.stack([scene, clothes + others, neck, hair, face]).astype(np.float32)
 
     def close(self) -> None:
         self._segmenter.close()
@@ -168,14 +166,14 @@ class _SegformerSegmenter:
         for index, name in names.items():
             self.to_region[index, CELEBAMASK_REGIONS[name]] = 1
 
-    def regions(self, sight: Sight) -> Float[np.ndarray, "h w R"]:
+    def regions(self, sight: Sight) -> Float[np.ndarray, "R h w"]:
         torch = self._torch
         image = _resized(sight.frame, (_SEGFORMER_PX, _SEGFORMER_PX)).astype(np.float32) / 255
         image = (image - np.array([0.485, 0.456, 0.406], np.float32)) / np.array([0.229, 0.224, 0.225], np.float32)
         with torch.inference_mode():
             logits = self._model(pixel_values=torch.from_numpy(image.transpose(2, 0, 1)[None])).logits[0]
-        classes = torch.softmax(logits, dim=0).numpy().transpose(1, 2, 0)
-        return _resized(classes @ self.to_region, sight.size)
+        classes = torch.softmax(logits, dim=0).numpy()
+        return np.stack([_resized(plane, sight.size) for plane in np.tensordot(self.to_region.T, classes, axes=1)])
 
     def close(self) -> None:
         """Nothing to free."""

@@ -20,6 +20,7 @@ _TRACKED_HEIGHT_PX = 256
 """Larger frames are reduced to this: shoulders have little detail."""
 _CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 1e-3)
 _MODEL = cv2.MOTION_AFFINE
+_MARGIN = 0.12  # of the picture's height: how far the body may move up or down
 _MIN_CORRELATION = 0.8
 _BLUR_PX = 5
 _MIN_SEEN_SHARE = 0.3
@@ -56,18 +57,20 @@ def track_torso(reference: BodyView, views: Iterable[BodyView]) -> TorsoTrack:
     Source: enhanced correlation coefficient (Evangelidis and Psarakis, 2008), as in OpenCV.
     """
     scale = min(1.0, _TRACKED_HEIGHT_PX / reference.image.shape[0])
-    template, _ = _prepared(reference, scale)
+    template, body = _prepared(reference, scale)
+    rows = _rows_of(body)
+    template = template[rows]
     still = np.eye(2, 3, dtype=np.float32)
     warp, warps, lost = still, [], []
     for view in views:
-        gray, mask = _prepared(view, scale)
+        gray, mask = (part[rows] for part in _prepared(view, scale))
         try:  # from where the last frame's body was
             correlation, found = cv2.findTransformECC(template, gray, warp.copy(), _MODEL, _CRITERIA, mask, _BLUR_PX)
         except cv2.error:  # no overlap, or it does not converge
             correlation, found = 0.0, still
         lost.append(correlation < _MIN_CORRELATION)
         warp = still if lost[-1] else np.asarray(found, np.float32)
-        warps.append(warp / [1, 1, scale])
+        warps.append(_from_row(warp, rows.start) / [1, 1, scale])
     return TorsoTrack(np.array(warps).reshape(-1, 2, 3), np.array(lost, bool))
 
 
@@ -109,3 +112,20 @@ def _prepared(view: BodyView, scale: float) -> tuple[np.ndarray, np.ndarray]:
         gray = cv2.resize(gray, size, interpolation=cv2.INTER_AREA)
         labels = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
     return gray, cv2.LUT(labels, _OF_BODY)
+
+
+def _rows_of(body: UInt8[np.ndarray, "h w"]) -> slice:
+    """The rows of a picture that show the body, and some above and below for its motion; all rows where there is no body."""
+    height = len(body)
+    seen = np.flatnonzero(body.any(axis=1))
+    if not len(seen):
+        return slice(0, height)
+    margin = round(_MARGIN * height)
+    return slice(max(int(seen[0]) - margin, 0), min(int(seen[-1]) + 1 + margin, height))
+
+
+def _from_row(warp: Float[np.ndarray, "2 3"], row: int) -> Float[np.ndarray, "2 3"]:
+    """The warp of pictures of which those that `warp` aligns are the part from `row` on."""
+    whole = warp.copy()
+    whole[:, 2] -= row * (warp[:, 1] - np.array([0, 1], warp.dtype))
+    return whole

@@ -21,7 +21,7 @@ from gensync_core.errors import FootageRejected
 from gensync_core.face import regions
 from gensync_core.face.expression_basis import ExpressionBasis, fit_expressions
 from gensync_core.face.observed_points import fill_lost, mesh_observations, rigid_weights, skin_observations
-from gensync_core.face.pose_equations import POSE_SIZE, aligned, banded, chunks, lift, point_jacobian, pose_jacobian
+from gensync_core.face.pose_equations import POSE_SIZE, aligned, banded, lift, over_chunks, point_jacobian, pose_jacobian
 from gensync_core.face.skin_points import SkinPoints
 from gensync_core.face.track_params import TrackParams
 from gensync_core.geometry import rotation
@@ -190,7 +190,7 @@ class _Adjustment:
             return np.concatenate(whole, axis=1, dtype=np.float32)
 
         self.canonical = np.concatenate([part.canonical for part in sets])
-        self.observed = np.concatenate([part.seen_px for part in sets], axis=1)
+        self.observed = np.concatenate([part.seen_px.swapaxes(1, 2) for part in sets], axis=2)  # [T, 2, N]
         self.weights = joined([part.weights for part in sets])
         self.shape_weights = joined([part.certainty for part in sets])
         self.gauge = np.concatenate([rigid, np.zeros(len(self.canonical) - len(rigid))])
@@ -221,15 +221,16 @@ class _Adjustment:
     def lifted(self, state: _State) -> tuple[Float[np.ndarray, "478 3"], Float[np.ndarray, "T 478 3"]]:
         """Mean shape of the landmarks, and what each does about it in each frame."""
         count = regions.NUM_LANDMARKS
-        pixels = self.observed[:, :count] - self.centre.astype(np.float32)
-        return lift(pixels, state.shape[:count], state.rotations, state.translations, state.focal)
+        pixels = self.observed[..., :count] - self.centre.astype(np.float32)[:, None]
+        return lift(pixels.swapaxes(1, 2), state.shape[:count], state.rotations, state.translations, state.focal)
 
     def distances(self, state: _State, which: np.ndarray) -> Float[np.ndarray, "T M"]:
         """How far points are seen from where they are projected, px."""
-        lengths = np.zeros((len(self.observed), len(which)), dtype=np.float32)
-        for part in chunks(len(self.observed)):
-            lengths[part] = np.linalg.norm(self._residuals(state, part, which)[2], axis=-1)
-        return lengths
+
+        def lengths(part: slice) -> np.ndarray:
+            return _lengths(self._residuals(state, part, which)[2])
+
+        return np.concatenate(over_chunks(lengths, len(self.observed)))
 
     def _start(self) -> _State:
         """Weak-perspective poses: the best affine map of the canonical face onto the landmarks, made a rotation."""
@@ -237,9 +238,9 @@ class _Adjustment:
         weights = self.gauge / self.gauge.sum()
         mean = weights @ self.canonical
         model = self.canonical - mean
-        observed_mean = np.einsum("n,tnc->tc", weights, self.observed)
+        observed_mean = self.observed @ weights
         gram = np.linalg.inv((model * weights[:, None]).T @ model)
-        affine = np.einsum("n,tnc,nd->tcd", weights, self.observed - observed_mean[:, None], model) @ gram
+        affine = (self.observed - observed_mean[..., None]) @ (weights[:, None] * model) @ gram
         left, singular, right = np.linalg.svd(affine, full_matrices=False)
         rows = left @ right
         rotations = np.concatenate([rows, np.cross(rows[:, 0], rows[:, 1])[:, None]], axis=1)
@@ -250,17 +251,16 @@ class _Adjustment:
 
     def _residuals(
         self, state: _State, frames: slice | np.ndarray, which: np.ndarray
-    ) -> tuple[Float[np.ndarray, "F M 3"], Float[np.ndarray, "F M 2"], Float[np.ndarray, "F M 2"]]:
+    ) -> tuple[Float[np.ndarray, "F 3 M"], Float[np.ndarray, "F 2 M"], Float[np.ndarray, "F 2 M"]]:
         """Points before the camera, where they are projected from the principal point, and observed minus projected, px."""
         shapes = state.shape[which].T
         if state.expressions is not None:
-            of_mesh = ~self.is_skin[which]
+            of_mesh = which[~self.is_skin[which]]  # they come first
             shapes = np.repeat(shapes[None], len(self.found[frames]), axis=0)
-            shapes[..., of_mesh] += state.expressions.motion(frames, which[of_mesh]).swapaxes(1, 2)
-        turned = state.rotations[frames] @ shapes
-        points = turned.swapaxes(1, 2) + state.translations[frames, None]
-        projected = state.focal * points[..., :2] / points[..., 2:]
-        return points, projected, self.observed[frames][:, which] - self.centre - projected
+            shapes[..., : len(of_mesh)] += state.expressions.motion(frames, of_mesh).swapaxes(1, 2)
+        points = state.rotations[frames] @ shapes + state.translations[frames, :, None]
+        projected = state.focal * points[:, :2] / points[:, 2:]
+        return points, projected, self.observed[frames][..., which] - self.centre[:, None] - projected
 
     def _scales(self, lengths: np.ndarray, trusted: np.ndarray, is_skin: np.ndarray) -> Float[np.ndarray, "M"]:
         """Of each point: the length [F, M] of a residual from which on it loses weight (Cauchy)."""
@@ -282,22 +282,25 @@ class _Adjustment:
         lengths = np.zeros((num_frames, len(used)), dtype=np.float32)
         trust = np.where(self.found, 1.0, _LOST_TRUST)[:, None]
         blocks, gradient, border = (np.zeros((num_frames, POSE_SIZE, *end)) for end in ((POSE_SIZE,), (), ()))
-        corner = pull = 0.0
-        for part in chunks(num_frames):
+
+        def add(part: slice) -> tuple[float, float]:
             points, projected, residuals = self._residuals(state, part, used)
             count = len(points)
-            by_pose = pose_jacobian(points - state.translations[part, None], points, state.focal).reshape(count, -1, POSE_SIZE)
+            by_pose = pose_jacobian(points - state.translations[part, :, None], points, state.focal)
+            by_pose = by_pose.reshape(count, POSE_SIZE, -1)
             by_focal = projected.reshape(count, -1)  # derivative by the focal length's logarithm
-            pixels = residuals.reshape(count, -1)
-            lengths[part] = np.linalg.norm(residuals, axis=-1)
+            lengths[part] = _lengths(residuals)
             weights = self.weights[part][:, used] * trust[part] / (1 + (lengths[part] / scales) ** 2)
-            weight = np.repeat(weights, 2, axis=1)
-            weighted = (by_pose * weight[..., None]).swapaxes(1, 2)
-            blocks[part] = weighted @ by_pose
+            weight = np.tile(weights, 2)
+            weighted = by_pose * weight[:, None]
+            pixels = residuals.reshape(count, -1)
+            blocks[part] = weighted @ by_pose.swapaxes(1, 2)
             gradient[part] = (weighted @ pixels[..., None])[..., 0]
             border[part] = (weighted @ by_focal[..., None])[..., 0]
-            corner += float((weight * by_focal**2).sum())
-            pull += float((weight * by_focal * pixels).sum())
+            by_focal_weighted = weight * by_focal
+            return float((by_focal_weighted * by_focal).sum()), float((by_focal_weighted * pixels).sum())
+
+        corner, pull = np.sum(over_chunks(add, num_frames), axis=0)
         matrix, gradient, border = banded(blocks), gradient.ravel(), border.ravel()
         self._add_smoothness(matrix, gradient, state)
         # The prior speaks for every frame: the depth of a face says little about the focal length, and says it with a bias.
@@ -344,14 +347,18 @@ class _Adjustment:
         chosen = seen[np.linspace(0, len(seen) - 1, min(len(seen), _SHAPE_FRAMES)).astype(int)]
         points, _, residuals = self._residuals(state, chosen, np.arange(len(self.canonical)))
         certainty = self.shape_weights[chosen]
-        jacobian = point_jacobian(points, state.focal) @ state.rotations[chosen][:, None]
-        lengths = np.linalg.norm(residuals, axis=-1)
+        jacobian = point_jacobian(points, state.rotations[chosen], state.focal)
+        lengths = _lengths(residuals)
         robust = 1 / (1 + (lengths / self._scales(lengths, certainty > 0, self.is_skin)) ** 2)
         # Errors are the same for many frames in a row, so that frames add up to far fewer observations.
         share = min(1.0, _INDEPENDENT_FRAMES / len(chosen)) * certainty * robust
-        weighted = jacobian * share[..., None, None]
-        hessian = np.einsum("tnci,tncj->nij", weighted, jacobian) + np.eye(3) / self.params.shape_sigma_dm**2
-        gradient = np.einsum("tnci,tnc->ni", weighted, residuals)
+        weighted = jacobian * share[:, None, None]
+        hessian = np.einsum("tcin,tcjn->nij", weighted, jacobian) + np.eye(3) / self.params.shape_sigma_dm**2
+        gradient = np.einsum("tcin,tcn->ni", weighted, residuals)
         gradient -= (state.shape - self.canonical) / self.params.shape_sigma_dm**2
         shape = state.shape + np.linalg.solve(hessian, gradient[..., None])[..., 0]
         return replace(state, shape=aligned(shape, self.canonical, self.gauge))
+
+
+def _lengths(residuals: Float[np.ndarray, "F 2 M"]) -> Float[np.ndarray, "F M"]:
+    return np.hypot(residuals[:, 0], residuals[:, 1])

@@ -12,8 +12,8 @@ from typing import Any
 from gensync_core.artefacts import read_json, sha256_of, write_json
 from gensync_core.errors import ArtefactBroken
 from gensync_core.footage.findings import FaceBox, FaceSample, Finding
-from gensync_core.footage.gate import GateReport, check_footage
 from gensync_core.footage.gate_params import GateParams
+from gensync_core.footage.gate_report import GateReport
 from gensync_core.media.video import Probe
 
 
@@ -30,15 +30,21 @@ def check_once(path: Path, params: GateParams, folder: Path, code: str, sha256: 
     try:
         content = sha256 or sha256_of(path)
     except OSError:
-        return check_footage(path, params)
+        return _look(path, params)
     key = hashlib.sha256(json.dumps([content, asdict(params), code], sort_keys=True).encode()).hexdigest()[:32]
     kept = folder / f"{key}.json"
     try:
         return _report(path, read_json(kept))
     except (ArtefactBroken, KeyError, TypeError):  # none yet, or a damaged one
-        report = check_footage(path, params)
+        report = _look(path, params)
     write_json(kept, _plain(report))
     return report
+
+
+def _look(path: Path, params: GateParams) -> GateReport:
+    from gensync_core.footage.gate import check_footage  # with torch and mediapipe, which a kept report can do without
+
+    return check_footage(path, params)
 
 
 def _plain(report: GateReport) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from jaxtyping import UInt8
 
 from gensync_core.artefacts import atomic_path, sha256_of
 from gensync_core.errors import ArtefactBroken, FootageRejected
-from gensync_core.media.video import iter_frames, iter_labels, probe
+from gensync_core.media.video import iter_clip, iter_labels, probe
 
 _DIGEST_LENGTH = 20
 
@@ -78,7 +78,7 @@ class _FramesOnDisk:
 
 def _decode(clip: Path, target: Path, gray: bool) -> None:
     promised = probe(clip).num_frames
-    frames = iter_labels(clip) if gray else iter_frames(clip)
+    frames = iter_labels(clip) if gray else iter_clip(clip)
     first = next(frames, None)
     if first is None:
         raise ArtefactBroken(f"{clip}: holds no frame; run the stage that writes it again")

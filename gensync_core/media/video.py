@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, TypeVar
 
+import cv2
 import numpy as np
 from jaxtyping import UInt8
 
@@ -29,6 +30,7 @@ __all__ = [
     "convert_audio",
     "cut_clip",
     "ffmpeg_binary",
+    "iter_clip",
     "iter_frames",
     "iter_gray",
     "iter_labels",
@@ -37,6 +39,15 @@ __all__ = [
 ]
 
 _FRAME_S = 1 / 25
+# From Y, Cb and Cr to R, G and B; the last column is added. Source: ITU-R BT.709.
+_TO_RGB = np.array(
+    [
+        [1.164384, 0.0, 1.792741, -248.1007],
+        [1.164384, -0.213249, -0.532909, 76.87816],
+        [1.164384, 2.112402, 0.0, -289.0176],
+    ],
+    dtype=np.float32,
+)
 _WRITING_LIMIT_S = 120.0
 _AUDIO_LIMIT_S = 600.0
 _SLOT_S = 1000  # frames are numbered, not timed, on their way through the pipe
@@ -82,28 +93,41 @@ def iter_frames(
     yield from iter_raw(path, stream, (*size, 3), "rgb24", patience)
 
 
-def iter_gray(path: Path) -> Iterator[UInt8[np.ndarray, "H W"]]:
-    """Brightness of every frame of a clip as it is stored (BT.709, 16 to 235): nothing is converted.
+def iter_clip(path: Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+    """Frames of a clip that `cut_clip` wrote (BT.709, 16 to 235, whole colour resolution); two thirds of `iter_frames`' time.
 
     Raises:
         FootageRejected: the file holds no video or decoding fails.
     """
-    yield from _iter_plane(path, "y")
-
-
-def iter_labels(path: Path) -> Iterator[UInt8[np.ndarray, "H W"]]:
-    """Frames of a label video, value for value as `LabelWriter` was given them.
-
-    Raises:
-        FootageRejected: the file holds no video or decoding fails.
-    """
-    yield from _iter_plane(path)
-
-
-def _iter_plane(path: Path, plane: str | None = None) -> Iterator[np.ndarray]:
-    """Frames [H, W], one byte a pixel: a plane of the video as it is stored, or its grey picture."""
     width, height, _ = display_size(path)
-    stream = ffmpeg_command.video_input(path)
+    stream = ffmpeg_command.video_input(path, threads=1)  # quicker than whoever looks at the frames
+    patience = Patience(work_s(width, height, _FRAME_S))
+    for luma, blue, red in iter_raw(path, stream, (3, height, width), "yuv444p", patience):
+        yield cv2.transform(cv2.merge([luma, blue, red]), _TO_RGB)
+
+
+def iter_gray(path: Path, start: int = 0) -> Iterator[UInt8[np.ndarray, "H W"]]:
+    """Brightness of the frames of a clip as it is stored (BT.709, 16 to 235), from frame `start` on: nothing is converted.
+
+    Raises:
+        FootageRejected: the file holds no video or decoding fails.
+    """
+    yield from _iter_plane(path, start, "y")
+
+
+def iter_labels(path: Path, start: int = 0) -> Iterator[UInt8[np.ndarray, "H W"]]:
+    """Frames of a label video from frame `start` on, value for value as `LabelWriter` was given them.
+
+    Raises:
+        FootageRejected: the file holds no video or decoding fails.
+    """
+    yield from _iter_plane(path, start)
+
+
+def _iter_plane(path: Path, start: int, plane: str | None = None) -> Iterator[np.ndarray]:
+    """Frames [H, W] of a video at 25 fps, one byte a pixel: a plane as it is stored, or its grey picture."""
+    width, height, _ = display_size(path)
+    stream = ffmpeg_command.video_input(path, threads=1, **({"ss": (start - 0.5) * _FRAME_S} if start else {}))
     if plane is not None:
         stream = stream.filter("extractplanes", plane)
     yield from iter_raw(path, stream, (height, width), "gray", Patience(work_s(width, height, _FRAME_S)))

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from gensync_core.evaluation.provenance import code_digest
-from gensync_core.footage.gate import GateReport, check_footage
+from gensync_core.footage.gate import check_footage
+from gensync_core.footage.gate_report import GateReport
 from gensync_core.footage.kept_reports import check_once
 from gensync_core.params import Params
 from gensync_core.paths import Project

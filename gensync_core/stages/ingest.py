@@ -7,7 +7,7 @@ from gensync_core.artefacts import atomic_path, sha256_of, write_json
 from gensync_core.errors import ArtefactBroken
 from gensync_core.evaluation.provenance import code_digest
 from gensync_core.footage.findings import Finding
-from gensync_core.footage.gate import GateReport
+from gensync_core.footage.gate_report import GateReport
 from gensync_core.footage.kept_reports import check_once
 from gensync_core.media.clip_cutting import SquareCrop, in_sync, planned_frames, shared_span, square_crop
 from gensync_core.media.video import IngestParams, Probe, cut_clip

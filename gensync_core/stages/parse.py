@@ -1,7 +1,9 @@
 """clip.mp4 -> masks.mkv, landmarks.safetensors, background.png, parse.json."""
 
 import logging
+from collections.abc import Generator
 from contextlib import closing
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,10 +11,10 @@ from PIL import Image
 
 from gensync_core.artefacts import atomic_path, write_json, write_tensors
 from gensync_core.face.background import PlateBuilder
-from gensync_core.face.parsing import FaceParser
+from gensync_core.face.parsing import FaceParser, Frame, Labels
 from gensync_core.face.regions import Region
 from gensync_core.media.read_ahead import read_ahead
-from gensync_core.media.video import LabelWriter, iter_frames, probe
+from gensync_core.media.video import LabelWriter, iter_clip, probe
 from gensync_core.params import Params
 from gensync_core.paths import Project
 from gensync_core.progress import progress
@@ -30,10 +32,9 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
         FaceParser(params.parse) as parser,
         LabelWriter(paths.masks, clip.width, clip.height, clip.fps) as writer,
         progress("parse", clip.num_frames) as job,
-        closing(read_ahead((frame, parser.look(frame)) for frame in iter_frames(paths.clip))) as looked,
+        closing(read_ahead(_labelled(paths.clip, parser))) as labelled,
     ):
-        for frame, face in looked:
-            labels = parser.label(frame, face)
+        for frame, labels in labelled:
             writer.write(labels)
             builder.add(frame, labels)
             pixels += cv2.calcHist([labels], [0], None, [len(Region)], [0, len(Region)]).ravel().astype(np.int64)
@@ -57,3 +58,9 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
         "%s: %d frames parsed, %d without a face; no frame shows %.0f %% of the background: it is inpainted there",
         *(speaker_id, clip.num_frames, parser.num_faceless, 100 * plate.inpainted_share),
     )
+
+
+def _labelled(clip: Path, parser: FaceParser) -> Generator[tuple[Frame, Labels], None, None]:
+    with closing(read_ahead((frame, parser.look(frame)) for frame in iter_clip(clip))) as looked:
+        for frame, face in looked:
+            yield frame, parser.label(frame, face)

@@ -1,6 +1,5 @@
 """clip.mp4 and masks.mkv -> landmarks, poses of head and body, camera, what mouth and eyes do: one row a frame, plus arrays."""
 
-import itertools
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -45,7 +44,7 @@ def _follow(paths: SpeakerPaths, first: FirstTrack, reference: int) -> tuple[Ski
     """Points of the face's skin, and the body, from where they are in the frame `reference`; one decoding for both."""
 
     def views(start: int = 0) -> Iterator[BodyView]:
-        return itertools.islice(map(BodyView, iter_gray(paths.clip), iter_labels(paths.masks)), start, None)
+        return map(BodyView, iter_gray(paths.clip, start), iter_labels(paths.masks, start))
 
     start, poses = next(views(reference)), first.head_to_camera
     follower = SkinFollower(FrontView(first.canonical_landmarks, first.camera), start.image, poses[reference])

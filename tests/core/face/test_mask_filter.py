@@ -23,7 +23,7 @@ def scene(centre_x: float) -> np.ndarray:
 
 
 def planes(mask: np.ndarray) -> np.ndarray:
-    return np.stack([~mask, mask], axis=-1).astype(np.float32)
+    return np.stack([~mask, mask]).astype(np.float32)
 
 
 def overlap(labels: np.ndarray, mask: np.ndarray) -> float:
@@ -70,7 +70,7 @@ def test_enlarged_boundaries_are_smooth():
     masks, (rows, columns) = MaskFilter(0.0), np.mgrid[:64, :64]
     soft = np.clip((columns - 0.37 * rows - 15.3) / 2 + 0.5, 0, 1).astype(np.float32)
     masks.follow(np.zeros((64, 64, 3), np.uint8))
-    masks.mix(np.stack([1 - soft, soft], axis=-1))
+    masks.mix(np.stack([1 - soft, soft]))
     labels = masks.labels(128, 128)
     fine_rows, fine_columns = (np.mgrid[:128, :128] + 0.5) / 2 - 0.5
     line = fine_columns - 0.37 * fine_rows - 15.3
@@ -94,5 +94,5 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 def test_most_probable_is_argmax():
-    probabilities = RNG.random((9, 7, 6), dtype=np.float32)
-    np.testing.assert_array_equal(most_probable(probabilities), probabilities.argmax(axis=-1))
+    probabilities = RNG.random((6, 9, 7), dtype=np.float32)
+    np.testing.assert_array_equal(most_probable(probabilities), probabilities.argmax(axis=0))

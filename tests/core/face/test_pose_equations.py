@@ -17,16 +17,21 @@ def seen(points: np.ndarray) -> np.ndarray:
 
 
 def test_derivatives_are_those_of_small_steps(rng):
-    arms, place, step = rng.normal(size=(1, 5, 3)), np.array([0.3, -0.2, 8.0]), 1e-6
+    """Coordinates come before points in what derivatives take and give; pixels [5, 2] are compared."""
+    shape, place, step = rng.normal(size=(5, 3)), np.array([0.3, -0.2, 8.0]), 1e-6
+    rotation = rotvec_to_matrix(np.array([0.2, -0.4, 0.1]))
+    arms = shape @ rotation.T
     points = arms + place
-    by_pose, by_point = pose_jacobian(arms, points, FOCAL), point_jacobian(points, FOCAL)
+    by_pose = pose_jacobian(arms.T[None], points.T[None], FOCAL)[0].T
+    by_point = point_jacobian(points.T[None], rotation[None], FOCAL)[0].T
     for axis in np.eye(3) * step:
         index = int(axis.argmax())
         turned = arms @ rotvec_to_matrix(axis).T + place
         np.testing.assert_allclose(by_pose[..., index], (seen(turned) - seen(points)) / step, atol=1e-3)
         moved = (seen(points + axis) - seen(points)) / step
         np.testing.assert_allclose(by_pose[..., 3 + index], moved, atol=1e-3)
-        np.testing.assert_allclose(by_point[..., index], moved, atol=1e-3)
+        shifted = (seen((shape + axis) @ rotation.T + place) - seen(points)) / step
+        np.testing.assert_allclose(by_point[:, index], shifted, atol=1e-3)
 
 
 def test_banded_storage_holds_the_lower_diagonals(rng):

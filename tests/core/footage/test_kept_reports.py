@@ -7,10 +7,11 @@ from pathlib import Path
 import made_up_footage
 import pytest
 
-from gensync_core.footage import kept_reports
+from gensync_core.footage import gate
 from gensync_core.footage.findings import FaceBox
-from gensync_core.footage.gate import GateReport, check_footage
+from gensync_core.footage.gate import check_footage
 from gensync_core.footage.gate_params import GateParams
+from gensync_core.footage.gate_report import GateReport
 from gensync_core.footage.kept_reports import check_once
 
 PARAMS = GateParams(min_face_px=24)
@@ -27,7 +28,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
             path, params, made_up_footage.senses(lambda frame: [FaceBox(1.0, 2.0, 40.0, 50.0)], sound_late_s=0.2)
         )
 
-    monkeypatch.setattr(kept_reports, "check_footage", look)
+    monkeypatch.setattr(gate, "check_footage", look)
     return seen
 
 

@@ -24,7 +24,7 @@ from gensync_core.media.picture_tiles import DecodingLog, iter_tiles
 from gensync_core.media.probe import Probe, display_size, probe, sound_format
 from gensync_core.media.sound import iter_sound
 from gensync_core.media.stretch import Stretch, View, stretch_frames, stretch_sound
-from gensync_core.media.video import VideoWriter, convert_audio, iter_frames, iter_labels
+from gensync_core.media.video import VideoWriter, convert_audio, iter_clip, iter_frames, iter_labels
 
 Entry = Callable[[Path, Probe, Path], Any]
 
@@ -67,6 +67,7 @@ ENTRIES: dict[str, Entry] = {
     "sound_format": lambda path, found, out: sound_format(path),
     "gate": gate,
     "iter_frames": lambda path, found, out: list(iter_frames(path)),
+    "iter_clip": lambda path, found, out: list(iter_clip(path)),
     "iter_labels": lambda path, found, out: list(iter_labels(path)),
     "frame store": lambda path, found, out: FrameStore.open(path, out),
     "ffmpeg alone": ffmpeg_alone,

@@ -21,7 +21,9 @@ from gensync_core.media.video import (
     VideoWriter,
     convert_audio,
     ffmpeg_binary,
+    iter_clip,
     iter_frames,
+    iter_gray,
     iter_labels,
     probe,
 )
@@ -43,6 +45,21 @@ def test_frames_can_be_cropped_scaled_and_resampled(make_clip: Callable[..., Pat
     assert len(part) == 50
     assert part[0].shape == (16, 20, 3)
     assert abs(int(part[0][8, 10, 0]) - (10 + 25 * 5)) <= 5  # the square of frame 25, which the crop shows alone
+
+
+def test_a_clip_is_read_as_any_video_is(tmp_path: Path, make_frame: Callable[..., np.ndarray]) -> None:
+    with VideoWriter(tmp_path / "clip.mp4", 64, 48, 25, pixel_format="yuv444p") as writer:
+        for index in range(30):
+            writer.write(make_frame(index, 64, 48))
+    clip, labels = tmp_path / "clip.mp4", tmp_path / "labels.mkv"
+    for quick, whole in zip(iter_clip(clip), iter_frames(clip), strict=True):
+        assert np.abs(quick.astype(int) - whole).max() <= 1
+    with LabelWriter(labels, 64, 48, 25) as writer:
+        for index in range(30):
+            writer.write(np.full((48, 64), index, dtype=np.uint8))
+    for start in (1, 11, 29):
+        np.testing.assert_array_equal(list(iter_gray(clip, start)), list(iter_gray(clip))[start:])
+        np.testing.assert_array_equal(list(iter_labels(labels, start)), list(iter_labels(labels))[start:])
 
 
 def test_a_file_that_is_turned_is_shown_upright(make_clip: Callable[..., Path], rotate: Callable[[Path], Path]) -> None:
@@ -199,7 +216,7 @@ def test_frame_store_decodes_once_and_reads_any_frame(
     make_clip: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip, scratch = make_clip(seconds=2), tmp_path / "scratch"
-    frames = list(iter_frames(clip))
+    frames = list(iter_clip(clip))
     store = FrameStore.open(clip, scratch)
     assert len(store) == 50
     assert store.shape == (128, 160, 3)
