@@ -18,13 +18,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gensync_core.artefacts import atomic_path
 from gensync_core.errors import ArtefactBroken, GenSyncError, UsageError
 from gensync_core.paths import Project
+from gensync_core.speakers import Registry
 from tasks import dvc_project, dvc_remote
 from tasks.cloud_plan import SCHEMA_VERSION, check_manifest, stages_from_json
 from tasks.cloud_submission import read_part
 from tasks.code_bundle import fetch_bundle
 from tasks.dvc_project import How, Node
+from tasks.lock_text import without_others
 from tasks.object_store import ObjectStore
 from tasks.process import CommandFailed, stop_all_on_signal
 from tasks.scratch_mirror import ScratchMirror
@@ -81,6 +84,7 @@ def work(url: str, index: int) -> None:
     with own_folder() as folder:
         fetch_bundle(store, manifest["code"], folder)
         project = Project(folder)
+        keep_only(project, entry["scope"])
         dvc_remote.use_remote(project, manifest["remote"], alone=True)
         _take_results_above(project, store, entry)
         dvc_remote.pull(project, entry["pull"])
@@ -121,6 +125,25 @@ def own_folder() -> Iterator[Path]:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def keep_only(project: Project, scope: str) -> None:
+    """Of the speakers leave the one whose chain this is: DVC reads all that it is told of, half a second for each speaker.
+
+    Stages of everybody, and synthesis, see all speakers.
+
+    Raises:
+        ArtefactBroken: `dvc.lock` or `speakers.yaml` cannot be read.
+    """
+    speaker = project.registry().speakers.get(scope)
+    if speaker is None:
+        return
+    Registry({scope: speaker}).save(project.speakers_file)
+    lock = project.root / "dvc.lock"
+    if lock.exists():
+        left = without_others(lock.read_bytes(), scope, lock)
+        with atomic_path(lock) as temporary:
+            temporary.write_bytes(left)
 
 
 def _take_results_above(project: Project, store: ObjectStore, entry: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""`dvc.lock` as text: takes one speaker's entries out and puts them back without reading those of everybody else.
+"""`dvc.lock` as text: takes one speaker's entries out and puts them back without parsing those of everybody else.
 
 A thousand speakers make a file of 44 MB, which takes minutes to be parsed and written. DVC's own form is known well enough
 to find an entry in it by its name; a file of any other form is parsed as a whole.
@@ -20,7 +20,8 @@ _NEXT_SECTION = re.compile(rb"\n[^ \n]")
 _NEXT_ENTRY = re.compile(rb"\n {0,2}[^ \n]")
 _FIRST_ENTRY = re.compile(rb"(  [^ \n]|$)")
 _NAME_GOES_ON = re.compile(rb"[A-Za-z0-9_-]")
-_KEY = re.compile(rb"  ([A-Za-z0-9_-]+@[A-Za-z0-9_-]+):\n")
+_ANY_HEAD = re.compile(rb"^  [^ \n].*\n", re.MULTILINE)
+_KEY = re.compile(rb"  ([A-Za-z0-9_-]+(|@[A-Za-z0-9_-]+)):\n")
 
 Span = tuple[int, int]
 
@@ -57,6 +58,23 @@ def entries_of(text: bytes, speaker: str, path: Path) -> dict[str, bytes]:
     return {address: _entry_text(address, stages[address]) for address in stages if address.partition("@")[2] == speaker}
 
 
+def without_others(text: bytes, speaker: str, path: Path) -> bytes:
+    """The file's text with only the speaker's entries and those of stages that are everybody's.
+
+    Raises:
+        ArtefactBroken: the file is damaged.
+    """
+    heads = [*_ANY_HEAD.finditer(text)] if _in_form(text) else []
+    names = [_KEY.match(head[0]) for head in heads]
+    if not heads or not all(names):
+        content = _parsed(text, path)
+        content["stages"] = {key: content["stages"][key] for key in content["stages"] if key.partition("@")[2] in ("", speaker)}
+        return dump_yaml(content).encode()
+    ends = [*(head.start() for head in heads[1:]), len(text)]
+    kept = [name is not None and name[2].decode() in ("", f"@{speaker}") for name in names]
+    return _HEAD + b"".join(text[head.start() : end] for head, end, keep in zip(heads, ends, kept, strict=True) if keep)
+
+
 def with_entries(text: bytes, speaker: str, entries: Mapping[str, bytes], path: Path) -> bytes:
     """The file's text with a speaker's entries put in: in place of those of the same address, else at the end, as DVC does.
 
@@ -85,8 +103,7 @@ def lock_text(entries: Mapping[str, bytes]) -> bytes:
 
 def _spans(text: bytes, speaker: str) -> dict[str, Span] | None:
     """From where to where the speaker's entries go, in their order; None: the text is not in DVC's form."""
-    in_form = text.startswith(_HEAD) and text.endswith(b"\n") and _FIRST_ENTRY.match(text, len(_HEAD))
-    if not in_form or _NEXT_SECTION.search(text, len(_HEAD) - 1):
+    if not _in_form(text):
         return None
     spans: dict[str, Span] = {}
     needle = f"@{speaker}".encode()
@@ -103,6 +120,12 @@ def _spans(text: bytes, speaker: str) -> dict[str, Span] | None:
             spans[key[1].decode()] = start, following.start() + 1 if following else len(text)
         found = text.find(needle, after)
     return spans
+
+
+def _in_form(text: bytes) -> bool:
+    """Whether the text is as DVC writes it: the schema, then stages two spaces deep, and nothing else."""
+    starts = text.startswith(_HEAD) and text.endswith(b"\n") and _FIRST_ENTRY.match(text, len(_HEAD))
+    return bool(starts) and not _NEXT_SECTION.search(text, len(_HEAD) - 1)
 
 
 def _parsed(text: bytes, path: Path) -> dict[str, Any]:

@@ -93,17 +93,18 @@ def lift(
     landmark moves along each canonical axis.
     """
     motion = np.zeros((len(seen_px), *shape.shape), dtype=np.float32)
-    for index in range(2):
 
-        def improve(part: slice) -> None:
+    def explain_rest(shape: np.ndarray) -> None:
+        def add(part: slice) -> None:
             motion[part] += _least_motion(seen_px[part], shape + motion[part], rotations[part], translations[part], focal)
 
-        over_chunks(improve, len(seen_px))
-        if index == 0:
-            mean = np.median(motion, axis=0)
-            shape = shape + mean
-            motion -= mean
-    return shape, motion
+        over_chunks(add, len(seen_px))
+
+    explain_rest(shape)
+    mean = np.median(motion, axis=0)
+    motion -= mean
+    explain_rest(shape + mean)
+    return shape + mean, motion
 
 
 def _least_motion(

@@ -3,16 +3,18 @@
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from memory_store import MemoryStore
 
 from gensync_core.errors import ArtefactBroken, UsageError
 from gensync_core.paths import Project
-from tasks import cloud_worker, dvc_remote
+from tasks import cloud_worker, dvc_project, dvc_remote
 from tasks.cloud_submission import read_part
-from tasks.cloud_worker import main, own_folder, read_manifest
+from tasks.cloud_worker import keep_only, main, own_folder, read_manifest
 from tasks.scratch_mirror import ScratchMirror
 
 
@@ -40,6 +42,20 @@ def test_wrong_use_and_a_missing_entry_have_exit_codes(
     monkeypatch.setenv("AWS_BATCH_JOB_ARRAY_INDEX", "7")
     assert main([f"s3://b/x/manifests/{name}"]) == 4
     assert "has no entry 7" in capsys.readouterr().out
+
+
+def test_a_chain_of_one_speaker_sees_no_other(toy: Project, enlist: Callable[..., None]) -> None:
+    ids = ["anna", "bob"]
+    for name in ids:
+        enlist(name)
+    lock = toy.root / "dvc.lock"
+    lock.write_text(yaml.safe_dump({"schema": "2.0", "stages": {f"ingest@{key}": {"cmd": "x"} for key in ids} | {"joint": {}}}))
+    before = lock.read_bytes()
+    keep_only(toy, "shared")
+    assert (toy.registry().ids(), lock.read_bytes()) == (ids, before)
+    keep_only(toy, ids[0])
+    assert toy.registry().ids() == ["anna"]
+    assert set(dvc_project.read_lock(toy)) == {"ingest@anna", "joint"}
 
 
 def test_workers_have_folders_of_their_own_and_leave_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

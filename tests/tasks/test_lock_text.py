@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from gensync_core.errors import ArtefactBroken
-from tasks.lock_text import entries_of, load_yaml, lock_text, with_entries
+from tasks.lock_text import entries_of, load_yaml, lock_text, with_entries, without_others
 
 PATH = Path("dvc.lock")
 
@@ -54,9 +54,19 @@ def test_only_the_speakers_entries_change() -> None:
     assert entries_of(merged, "bob", PATH) == entries_of(CANONICAL, "bob", PATH)
 
 
+def test_entries_of_others_are_left_out() -> None:
+    kept = {name: entry for name, entry in STAGES.items() if name in ("ingest@anna", "joint", "coarse@anna")}
+    assert without_others(CANONICAL, "anna", PATH) == yaml.safe_dump(CONTENT | {"stages": kept}, sort_keys=False).encode()
+    assert load_yaml(without_others(CANONICAL, "zoe", PATH))["stages"] == {"joint": STAGES["joint"]}
+    assert not load_yaml(without_others(b"", "anna", PATH))["stages"]
+
+
 @pytest.mark.parametrize("form", OTHER_FORMS)
 def test_another_form_is_parsed(form: str) -> None:
     text = OTHER_FORMS[form]
+    assert (
+        load_yaml(without_others(text, "anna", PATH))["stages"] == load_yaml(without_others(CANONICAL, "anna", PATH))["stages"]
+    )
     assert entries_of(text, "anna", PATH) == entries_of(CANONICAL, "anna", PATH)
     made = entries_of(yaml.safe_dump({"schema": "2.0", "stages": {"ingest@anna": entry("6")}}).encode(), "anna", PATH)
     merged = yaml.safe_load(with_entries(text, "anna", made, PATH))

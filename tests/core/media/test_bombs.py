@@ -15,8 +15,8 @@ from gensync_core.audio import waveform
 from gensync_core.audio.waveform import load_waveform
 from gensync_core.errors import FootageRejected
 from gensync_core.footage.gate import check_footage
-from gensync_core.footage.gate_report import GateReport
 from gensync_core.footage.gate_params import GateParams
+from gensync_core.footage.gate_report import GateReport
 from gensync_core.media import container, container_process, ffmpeg_command
 from gensync_core.media.ffmpeg_command import FfmpegFailed
 from gensync_core.media.probe import Unreadable, display_size, probe
