@@ -3,14 +3,14 @@
     python benchmarks/preprocess.py [--work FOLDER] [--clips FILE ...] [--size 512] [--loop MINUTES] [--json FILE]
 
 All run as in onboarding: the gate first (`check`), which keeps its report for ingest, then each stage by
-`python -m gensync_core STAGE --speaker ID` in a project folder, one after the other.
+`python -m gensync_core STAGE --speaker ID` in a project folder: ingest, then parse and track, and audio beside them.
 With `--loop` the first clip is also repeated until it is so long: memory must not grow with it. Without clips a built-in
 sample is made. Prints a table and writes `preprocess.csv` into the results. A row says
 
 - wall, CPU: seconds of the stage for each second of footage; CPU seconds are those of the stage and of ffmpeg below it;
 - peak: most memory that the stage's own process held, in MB (resident; without ffmpeg).
 
-- all: the four stages; with check: and the gate.
+- all: the four stages, from the first one's start to the last one's end; with check: and the gate.
 
 Mark: the four stages together need less than a second for a second of footage on 2 cores.
 """
@@ -20,7 +20,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,7 +35,6 @@ from tasks import registration
 from tasks.dvc_project import thread_env
 from tasks.workspace import create_workspace, source_root
 
-STAGES = ("ingest", "parse", "track", "audio")
 SAMPLE = "astronaut"
 MARK = 1.0
 CHECK, ALL, ALL_AND_CHECK = "check", "all", "with check"
@@ -98,20 +98,29 @@ def measure(project: Project, clip: Path, size_px: int) -> list[dict[str, Any]]:
     paths = project.speaker(project.registry().get(name))
     seconds = probe(clip).duration_s
     about = {"clip": clip.stem, "seconds": seconds, "size_px": size_px}
-    rows: list[dict[str, Any]] = []
-    for stage in (CHECK, *STAGES):
+
+    def run(stage: str) -> Used:
         what = [str(paths.raw)] if stage == CHECK else ["--speaker", name]
         used = run_measured([sys.executable, "-m", "gensync_core", stage, *what], project.root)
-        rows.append(
-            {**about, "stage": stage, "wall": used.wall_s / seconds, "cpu": used.cpu_s / seconds, "peak_mb": used.peak_mb}
-        )
         print(f"{clip.stem}: {stage}: {used.wall_s:.1f} s, {used.peak_mb:.0f} MB", file=sys.stderr, flush=True)
-    return [*rows, _together(rows[1:], ALL), _together(rows, ALL_AND_CHECK)]
+        return used
+
+    check, start = run(CHECK), time.monotonic()
+    used = {"ingest": run("ingest")}
+    with ThreadPoolExecutor() as beside:
+        audio = beside.submit(run, "audio")
+        used |= {stage: run(stage) for stage in ("parse", "track")}
+        used["audio"] = audio.result()
+    together = _together(used.values(), time.monotonic() - start)
+    used = {CHECK: check, **used, ALL: together, ALL_AND_CHECK: _together((check, together), check.wall_s + together.wall_s)}
+    return [
+        {**about, "stage": stage, "wall": one.wall_s / seconds, "cpu": one.cpu_s / seconds, "peak_mb": one.peak_mb}
+        for stage, one in used.items()
+    ]
 
 
-def _together(rows: list[dict[str, Any]], name: str) -> dict[str, Any]:
-    sums = {key: sum(row[key] for row in rows) for key in ("wall", "cpu")}
-    return {**rows[0], "stage": name, **sums, "peak_mb": max(row["peak_mb"] for row in rows)}
+def _together(parts: Collection[Used], wall_s: float) -> Used:
+    return Used(wall_s, sum(part.cpu_s for part in parts), max(part.peak_mb for part in parts))
 
 
 def verdicts(rows: Iterable[Mapping[str, Any]]) -> list[str]:
