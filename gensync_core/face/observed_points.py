@@ -48,7 +48,9 @@ def rigid_weights() -> Float[np.ndarray, "478"]:
 
 
 def fill_lost(landmarks: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Landmarks [T, L, 3] with lost rows interpolated in time."""
+    """Landmarks [T, L, 3] with lost rows interpolated in time; the very same where none is lost."""
+    if found.all():
+        return landmarks.astype(np.float32, copy=False)
     seen, lost = np.flatnonzero(found), np.flatnonzero(~found)
     after = np.searchsorted(seen, lost)
     first, last = seen[np.maximum(after - 1, 0)], seen[np.minimum(after, len(seen) - 1)]

@@ -101,7 +101,7 @@ def lift(
         over_chunks(add, len(seen_px))
 
     explain_rest(shape)
-    mean = np.median(motion, axis=0)
+    mean = np.stack([np.median(of_one, axis=0) for of_one in motion.swapaxes(0, 1)])  # one by one: it sorts a copy
     motion -= mean
     explain_rest(shape + mean)
     return shape + mean, motion

@@ -361,4 +361,4 @@ class _Adjustment:
 
 
 def _lengths(residuals: Float[np.ndarray, "F 2 M"]) -> Float[np.ndarray, "F M"]:
-    return np.hypot(residuals[:, 0], residuals[:, 1])
+    return np.hypot(residuals[:, 0], residuals[:, 1]).astype(np.float32)
