@@ -91,7 +91,7 @@ def track_all(clip: Path, params: TrackParams) -> dict[str, Track]:
     first = first_track(landmarks, size.width, size.height, params)
     start = reference_frame(first.head_to_camera)
     poses = first.head_to_camera
-    reference = next(frame for place, frame in enumerate(iter_gray(clip)) if place == start)
+    reference = next(iter_gray(clip, start))
     follower = SkinFollower(FrontView(first.canonical_landmarks, first.camera), reference, poses[start])
     skin = follower.gather([follower.follow(frame, pose) for frame, pose in zip(iter_gray(clip), poses, strict=True)])
     return dict(
