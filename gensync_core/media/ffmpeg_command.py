@@ -6,7 +6,6 @@ named, and to `MAX_PIXELS` a frame; every ffmpeg to so much memory, to so long a
 gone. It hears no terminal and is killed, not asked.
 """
 
-import fcntl
 import functools
 import os
 import resource
@@ -17,7 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -39,7 +38,6 @@ _EXIT_LIMIT_S = 60.0
 _MAX_STREAMS = 64
 _MEMORY_BYTES = 4 << 30  # 3840x2160 in 10 bits takes a tenth of it
 _ALLOCATION_BYTES = 512 << 20
-_PIPE_BYTES = 1 << 20  # the most that Linux allows an ordinary user
 _MESSAGES_BYTES = 256 << 20  # damaged footage makes a line or more for each of its pictures
 _PIXELS_PER_SECOND = 20e6
 _MOST_PICTURES_PER_SECOND = 60
@@ -329,8 +327,6 @@ def _started(
         with tempfile.TemporaryDirectory(prefix="gensync-") as folder:
             process = subprocess.Popen(arguments, stdin=stdin, stdout=stdout, stderr=messages, cwd=folder)
         _limit_resources(process.pid, most_file_bytes)
-        for pipe in (process.stdin, process.stdout):
-            _widen(pipe)
 
         def fail(passed_limit_s: float | None) -> None:
             raise FfmpegFailed(_explain(messages, process.returncode, passed_limit_s))
@@ -349,13 +345,6 @@ def _started(
             if on_messages is not None:
                 messages.seek(0)
                 on_messages(messages)
-
-
-def _widen(pipe: IO[bytes] | None) -> None:
-    """Let a whole picture fit: through the 64 KiB of an ordinary pipe it takes a dozen turns of reader and writer."""
-    if sys.platform == "linux" and pipe is not None:
-        with suppress(OSError):  # the user has as many wide pipes as are allowed
-            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _limit_resources(pid: int, most_file_bytes: int | None) -> None:
