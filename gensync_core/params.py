@@ -13,7 +13,7 @@ import yaml
 from gensync_core.audio.audio_params import AudioParams
 from gensync_core.dataset.split_params import SplitParams
 from gensync_core.errors import UsageError
-from gensync_core.evaluation.report import EvaluateParams
+from gensync_core.evaluation.evaluate_params import EvaluateParams
 from gensync_core.face.parsing import ParseParams
 from gensync_core.face.track_params import TrackParams
 from gensync_core.footage.gate_params import GateParams

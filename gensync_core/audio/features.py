@@ -5,7 +5,6 @@ puts out. Layer 2 of Whisper tiny.en is the output of the second of its four blo
 follow it better than the layers after it (`benchmarks/audio_features.py`).
 """
 
-import copy
 import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,11 +20,12 @@ from torch import Tensor
 from gensync_core.assets import WHISPER_TINY_EN, resolve
 from gensync_core.audio.audio_params import AudioParams
 from gensync_core.audio.frame_grid import Chunking, StateEncoder, encode_stream, widest
-from gensync_core.audio.log_mel import NUM_MELS, LogMelEncoder, whisper_log_mel
+from gensync_core.audio.log_mel import LogMelEncoder, whisper_log_mel
 from gensync_core.audio.torch_threads import fixed_threads
 from gensync_core.audio.waveform import FPS, SAMPLE_RATE_HZ, SAMPLES_PER_FRAME, num_video_frames
+from gensync_core.audio.whisper_encoder import WhisperEncoder
 from gensync_core.audio.whisper_weights import load_encoder_weights
-from gensync_core.errors import AssetMissing, UsageError
+from gensync_core.errors import ArtefactBroken, AssetMissing, UsageError
 from gensync_core.progress import progress
 
 LOG_MEL = "log-mel"
@@ -35,6 +35,7 @@ _NUM_THREADS = 2  # fixed: another number rounds differently
 _CHUNK_FRAMES = 30 * FPS
 _MARGIN_FRAMES = 62  # 2.5 s
 _STATES_PER_FRAME = 2  # Whisper: 50 Hz
+_TINY_HEADS = 6
 
 
 class SpeechFeatures(NamedTuple):
@@ -91,6 +92,7 @@ class SpeechEncoder:
 
         Raises:
             AssetMissing: they are found nowhere and `allow_log_mel_fallback` is off.
+            ArtefactBroken: they are found, but are none.
             UsageError: the encoder is not one for speech, or has no such layer.
         """
         self._states, self.name, self.weights_sha256, self.layer = LogMelEncoder(), LOG_MEL, "", 0
@@ -147,6 +149,7 @@ def encode(samples: Float[np.ndarray, "N"], params: AudioParams) -> SpeechFeatur
 
     Raises:
         AssetMissing: the encoder's weights are found nowhere and `allow_log_mel_fallback` is off.
+        ArtefactBroken: they are found, but are none.
         UsageError: the encoder is not one for speech, or has no such layer.
     """
     return SpeechEncoder(params).encode(samples)
@@ -167,41 +170,38 @@ class _Calm:
 
 def _load(params: AudioParams) -> tuple[StateEncoder, str]:
     path = resolve(params.encoder)
-    model = _whisper_tiny_en(path) if params.encoder == WHISPER_TINY_EN else _pretrained(path)
-    config = model.config
-    num_layers = getattr(config, "encoder_layers", None) or getattr(config, "num_hidden_layers", 0)
+    if params.encoder == WHISPER_TINY_EN:
+        weights = load_encoder_weights(path)
+        return _whisper(path, params, weights, _TINY_HEADS), _digest(weights)
+    model = _pretrained(path)
+    config, weights = model.config, model.state_dict()
+    if config.model_type == "whisper":
+        return _whisper(path, params, weights, config.encoder_attention_heads), _digest(weights)
+    if not (hasattr(config, "conv_stride") and hasattr(config, "conv_kernel")):
+        message = f"audio.encoder {params.encoder} is a {config.model_type!r} model: expected HuBERT, wav2vec2 or Whisper"
+        raise UsageError(message)
+    _check_layer(params, config.num_hidden_layers)
+    return _WaveformEncoder(model, params.layer, _normalises(path)), _digest(weights)
+
+
+def _whisper(path: Path, params: AudioParams, weights: Mapping[str, Tensor], num_heads: int) -> "_WhisperEncoder":
+    try:
+        encoder = WhisperEncoder(weights, num_heads)
+    except ValueError as error:
+        raise ArtefactBroken(f"{path}: holds no whole Whisper encoder ({error}); delete it, so that it is fetched again") from error
+    _check_layer(params, encoder.num_layers)
+    return _WhisperEncoder(encoder, params.layer)
+
+
+def _check_layer(params: AudioParams, num_layers: int) -> None:
     if params.layer > num_layers:
         raise UsageError(
             f"audio.layer is {params.layer}, but {params.encoder} has {num_layers} layers: choose 0 to {num_layers}"
         )
-    digest = _digest(model.state_dict())
-    if config.model_type == "whisper":
-        return _WhisperEncoder(model, params.layer), digest
-    if hasattr(config, "conv_stride") and hasattr(config, "conv_kernel"):
-        return _WaveformEncoder(model, params.layer, _normalises(path)), digest
-    raise UsageError(f"audio.encoder {params.encoder} is a {config.model_type!r} model: expected HuBERT, wav2vec2 or Whisper")
-
-
-def _whisper_tiny_en(path: Path) -> Any:
-    """The encoder of OpenAI's tiny.en, built here and filled from its checkpoint: no configuration is fetched."""
-    from transformers import WhisperConfig
-    from transformers.models.whisper.modeling_whisper import WhisperEncoder
-
-    config = WhisperConfig(
-        num_mel_bins=NUM_MELS,
-        d_model=384,
-        encoder_layers=4,
-        encoder_attention_heads=6,
-        encoder_ffn_dim=1536,
-        max_source_positions=1500,
-    )
-    encoder = WhisperEncoder(config)
-    encoder.load_state_dict(load_encoder_weights(path))
-    return encoder.eval()
 
 
 def _pretrained(folder: Path) -> Any:
-    from transformers import AutoModel
+    from transformers import AutoModel  # 3 to 5 s
 
     try:
         model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
@@ -225,27 +225,21 @@ class _WhisperEncoder:
     step_s = 1.0 / (FPS * _STATES_PER_FRAME)
     offset_s = 0.0
 
-    def __init__(self, encoder: Any, layer: int) -> None:
+    def __init__(self, encoder: WhisperEncoder, layer: int) -> None:
         self._encoder, self._layer = encoder, layer
-        if 0 < layer < len(encoder.layers):  # what lies above is not asked for
-            encoder.layers, encoder.layer_norm = encoder.layers[:layer], torch.nn.Identity()
-        self.chunk_frames = encoder.config.max_source_positions // _STATES_PER_FRAME
+        self.chunk_frames = encoder.num_positions // _STATES_PER_FRAME
         self.margin_frames = min(_MARGIN_FRAMES, self.chunk_frames // 6)
 
     def __call__(self, samples: Float[np.ndarray, "N"]) -> Float[np.ndarray, "S D"]:
         num_frames = len(samples) // SAMPLES_PER_FRAME
         heard = samples[: self.chunk_frames * SAMPLES_PER_FRAME]
         filled = np.pad(heard, (0, self.chunk_frames * SAMPLES_PER_FRAME - len(heard)))
-        mel = torch.from_numpy(whisper_log_mel(filled, self._encoder.config.num_mel_bins))
-        states = self._encoder(mel[None], output_hidden_states=True).hidden_states[self._layer][0]
+        states = self._encoder.states(torch.from_numpy(whisper_log_mel(filled, self._encoder.num_mels)), self._layer)
         return states[: num_frames * _STATES_PER_FRAME + 1].numpy()
 
     def shortened(self, chunk_frames: int) -> "_WhisperEncoder":
         """One that hears shorter chunks, for less time: the first positions of those that it was trained with."""
-        encoder, positions = copy.deepcopy(self._encoder), chunk_frames * _STATES_PER_FRAME
-        encoder.embed_positions = torch.nn.Embedding.from_pretrained(encoder.embed_positions.weight[:positions])
-        encoder.config.max_source_positions = encoder.max_source_positions = positions
-        return _WhisperEncoder(encoder, self._layer)
+        return _WhisperEncoder(self._encoder.shortened(chunk_frames * _STATES_PER_FRAME), self._layer)
 
 
 class _WaveformEncoder:

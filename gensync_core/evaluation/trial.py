@@ -20,7 +20,8 @@ from gensync_core.evaluation.image_metrics import crop
 from gensync_core.evaluation.lip_motion import lip_openings
 from gensync_core.evaluation.lip_sync import movement_ratio
 from gensync_core.evaluation.protocol import ImageScores, Take, sync_figures
-from gensync_core.evaluation.report import Apertures, ContactSheet, EvaluateParams
+from gensync_core.evaluation.evaluate_params import EvaluateParams
+from gensync_core.evaluation.report import Apertures, ContactSheet
 from gensync_core.face.expression import mouth_aperture
 from gensync_core.face.landmarks import follow_face
 from gensync_core.losses.lpips import Lpips

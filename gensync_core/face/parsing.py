@@ -37,7 +37,7 @@ class ParseParams:
 
     backend: str = "mediapipe"
     model: str = ""
-    every: int = 5
+    every: int = 8
     temporal_smoothing: float = 0.7
 
     def __post_init__(self) -> None:

@@ -22,6 +22,8 @@ SAMPLES_PER_FRAME = SAMPLE_RATE_HZ // FPS
 BT709 = {"colorspace": "bt709", "color_primaries": "bt709", "color_trc": "bt709", "color_range": "tv"}
 MAX_GAP_S = 0.1  # what the sound may lack at either end before pictures are cut for it
 
+_HD_MATRIX, _SD_MATRIX = "bt709", "smpte170m"
+_SD_WIDTH, _SD_HEIGHT = 1024, 576  # the largest picture of standard television, pixels square
 _GOP = 12  # half a second at most is decoded to reach a frame
 _MAX_RESOLUTION = 1024
 
@@ -160,10 +162,26 @@ def to_display(stream: Any, width: int, height: int, square_pixels: bool) -> Any
     return stream.filter("scale", width, height, flags=ffmpeg_command.SCALING).filter("setsar", 1)
 
 
-def to_yuv(stream: Any, width: int | None = None, height: int | None = None) -> Any:
-    """Scale (None: keep the size) and convert to BT.709, limited range."""
-    size = (width or "iw", height or "ih")
-    return stream.filter("scale", *size, flags=ffmpeg_command.SCALING, out_color_matrix="bt709", out_range="tv")
+def to_yuv(stream: Any, width: int | None = None, height: int | None = None, matrix: str | None = None) -> Any:
+    """Scale (None: keep the size) and convert to BT.709, limited range; `matrix`: of the stream, if it is `stored_matrix`."""
+    size, to_matrix = (width or "iw", height or "ih"), matrix or _HD_MATRIX
+    known = {} if matrix is None else {"in_color_matrix": matrix}
+    scaled = stream.filter("scale", *size, flags=ffmpeg_command.SCALING, **known, out_color_matrix=to_matrix, out_range="tv")
+    if to_matrix == _HD_MATRIX:
+        return scaled
+    # The scaler itself would go by way of RGB: three times the time, and what RGB cannot show is cut off.
+    same = dict.fromkeys(("iprimaries", "primaries", "itrc", "trc"), "bt709")
+    in_full = scaled.filter("format", "yuv444p")
+    return in_full.filter("colorspace", ispace=matrix, space=_HD_MATRIX, irange="tv", range="tv", fast=1, **same)
+
+
+def stored_matrix(found: Probe) -> str | None:
+    """The matrix of footage with luma and chroma, if it is BT.709's or BT.601's; what does not say is judged as players do."""
+    if not found.pix_fmt.startswith(("yuv", "nv", "p0")):
+        return None
+    if found.color_matrix == "unspecified":
+        return _HD_MATRIX if found.width > _SD_WIDTH or found.height > _SD_HEIGHT else _SD_MATRIX
+    return {"bt709": _HD_MATRIX, "smpte170m": _SD_MATRIX, "bt470bg": _SD_MATRIX}.get(found.color_matrix)
 
 
 def cut_clip(
@@ -214,9 +232,10 @@ def _pictures(
     stream = stream.filter("setpts", expr=f"PTS-{span.start_s:.6f}/TB").filter("fps", fps=FPS, start_time=0)
     stream = to_display(stream, found.width, found.height, found.square_pixels)
     stream = stream.filter("crop", crop.size, crop.size, crop.x, crop.y)
+    matrix = stored_matrix(found)
     if needs_tone_mapping(found.color_transfer):
         small = stream.filter("scale", params.resolution, params.resolution, flags=ffmpeg_command.SCALING)
-        stream = to_standard_range(small, found.color_transfer)
+        stream, matrix = to_standard_range(small, found.color_transfer), None
     options = {
         "c:v": "libx264",
         "crf": params.crf,
@@ -228,7 +247,7 @@ def _pictures(
         "movflags": "+faststart",
         **BT709,
     }
-    return ffmpeg_command.to_file([to_yuv(stream, params.resolution, params.resolution)], clip, **options)
+    return ffmpeg_command.to_file([to_yuv(stream, params.resolution, params.resolution, matrix)], clip, **options)
 
 
 def sound_within(source: Path, span: Span, rate_hz: int) -> Any:

@@ -25,8 +25,9 @@ _OPENING_LIMIT_S = 20.0
 _STEADY_TOLERANCE = 0.25
 _MAX_UNSTEADY_SHARE = 0.01
 _ATTACHED_PICTURE = "attached_pic"
-_UNKNOWN_TRANSFER = "unspecified"
-# Numbers of ITU-T H.273; the last two are the HDR curves PQ and HLG.
+_UNSPECIFIED = "unspecified"
+# Numbers of ITU-T H.273; the last two transfers are the HDR curves PQ and HLG.
+_MATRICES = {0: "rgb", 1: "bt709", 4: "fcc", 5: "bt470bg", 6: "smpte170m", 7: "smpte240m", 9: "bt2020nc"}
 _TRANSFERS = {
     1: "bt709",
     6: "smpte170m",
@@ -140,7 +141,8 @@ def _facts(request: dict[str, Any]) -> dict[str, Any]:
             "variable_rate": pictures.unsteady_share > _MAX_UNSTEADY_SHARE,
             "codec": context.name if context else "",
             "pix_fmt": (context.pix_fmt or "") if context else "",
-            "color_transfer": _TRANSFERS.get(int(context.color_trc or 0), _UNKNOWN_TRANSFER) if context else _UNKNOWN_TRANSFER,
+            "color_transfer": _TRANSFERS.get(int(context.color_trc), _UNSPECIFIED) if context else _UNSPECIFIED,
+            "color_matrix": _MATRICES.get(int(context.colorspace), _UNSPECIFIED) if context else _UNSPECIFIED,
             "container": container.format.name,
             "promised_frames": promised_frames,
             "promised_s": promised_s,

@@ -43,6 +43,7 @@ class Probe:
         codec: of the video.
         pix_fmt: of the video, as stored.
         color_transfer: transfer characteristic of the video, for example `bt709`, `smpte2084` (HDR), `unspecified`.
+        color_matrix: how its luma and chroma were made of RGB, likewise; `rgb`: they were not.
         container: name of the demuxer.
         promised_frames: number of video frames according to the file's index or header; 0: it does not say.
         promised_s: end of the file according to its header; 0: it does not say.
@@ -67,6 +68,7 @@ class Probe:
     codec: str
     pix_fmt: str
     color_transfer: str
+    color_matrix: str
     container: str
     promised_frames: int
     promised_s: float

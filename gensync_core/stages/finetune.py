@@ -13,7 +13,7 @@ from gensync_core.artefacts import sha256_of, write_json
 from gensync_core.audio.audio_params import AudioParams
 from gensync_core.dataset.clip_dataset import ClipDataset
 from gensync_core.errors import UsageError
-from gensync_core.evaluation.report import EvaluateParams
+from gensync_core.evaluation.evaluate_params import EvaluateParams
 from gensync_core.evaluation.trial import Trial
 from gensync_core.gaussians.rasterize import Backend, choose_backend
 from gensync_core.losses.lpips_weights import without_missing_weights

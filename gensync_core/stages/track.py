@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from gensync_core.artefacts import atomic_path, read_tensors, write_json, write_tensors
 from gensync_core.errors import FootageRejected
@@ -91,7 +92,7 @@ def _write(paths: SpeakerPaths, result: Track, body_to_camera: np.ndarray, refer
     camera = result.camera
     write_tensors(paths.track_arrays, arrays, {"fps": fps, "reference_frame": reference})
     with atomic_path(paths.track_table) as temporary:
-        pd.DataFrame(columns).to_parquet(temporary, index=False)
+        pq.write_table(pa.table(columns), temporary)
     write_json(
         paths.camera,
         {

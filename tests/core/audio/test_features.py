@@ -6,12 +6,14 @@ import pytest
 import torch
 from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2Model, WhisperConfig, WhisperModel
 from transformers.audio_utils import mel_filter_bank
+from transformers.models.whisper import modeling_whisper
 
 from gensync_core.audio import features as features_module
 from gensync_core.audio.audio_params import AudioParams
 from gensync_core.audio.features import encode
-from gensync_core.audio.log_mel import mel_filters
-from gensync_core.audio.whisper_weights import rename_openai_encoder
+from gensync_core.audio.log_mel import mel_filters, whisper_log_mel
+from gensync_core.audio.whisper_encoder import WhisperEncoder
+from gensync_core.audio.whisper_weights import load_encoder_weights, rename_openai_encoder
 from gensync_core.errors import ArtefactBroken, AssetMissing, UsageError
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
@@ -133,6 +135,32 @@ def test_whisper_checkpoints_fill_the_encoder_and_silence_after_speech_changes_n
     assert short.values.shape == (50, 384)
     np.testing.assert_array_equal(short.values, long.values[:50])
     assert short.weights_sha256 == long.weights_sha256
+
+
+@pytest.mark.parametrize("layer", range(5))
+def test_our_whisper_gives_the_bits_of_transformers(tmp_path: Path, layer: int) -> None:
+    weights = load_encoder_weights(openai_checkpoint(tmp_path / "tiny.en.pt"))
+    config = WhisperConfig(
+        num_mel_bins=80, d_model=384, encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=1536, max_source_positions=1500
+    )
+    theirs = modeling_whisper.WhisperEncoder(config).eval()
+    theirs.load_state_dict(weights)
+    mel = torch.from_numpy(whisper_log_mel(noise(30.0)))
+    with torch.inference_mode():
+        expected = theirs(mel[None], output_hidden_states=True).hidden_states[layer][0]
+        torch.testing.assert_close(WhisperEncoder(weights, 6).states(mel, layer), expected, rtol=0, atol=0)
+
+
+def test_a_whisper_checkpoint_that_lacks_a_tensor_is_said_to_be_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = openai_checkpoint(tmp_path / "tiny.en.pt")
+    content = torch.load(path)
+    del content["model_state_dict"]["encoder.blocks.2.mlp.0.bias"]
+    torch.save(content, path)
+    monkeypatch.setattr(features_module, "resolve", lambda _: path)
+    with pytest.raises(ArtefactBroken, match=r"tiny\.en\.pt.*layers\.2\.fc1\.bias"):
+        encode(noise(1.0), params("whisper-tiny.en", 3))
 
 
 def test_a_checkpoint_that_is_not_one_is_said_to_be_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

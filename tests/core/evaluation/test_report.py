@@ -9,13 +9,13 @@ import torch
 
 from gensync_core.errors import ArtefactBroken
 from gensync_core.evaluation.contact_sheet import arrange, tile
+from gensync_core.evaluation.evaluate_params import EvaluateParams
 from gensync_core.evaluation.figures import METRICS
 from gensync_core.evaluation.protocol import ImageScores, Take, sync_figures
 from gensync_core.evaluation.provenance import code_digest, parameter_digest
 from gensync_core.evaluation.report import (
     Apertures,
     ContactSheet,
-    EvaluateParams,
     Evaluation,
     Loss,
     read_losses,

@@ -94,5 +94,5 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 
 def test_most_probable_is_argmax():
-    probabilities = RNG.random((6, 9, 7), dtype=np.float32)
+    probabilities = RNG.integers(0, 255, (6, 9, 7)).astype(np.uint8)
     np.testing.assert_array_equal(most_probable(probabilities), probabilities.argmax(axis=0))

@@ -11,7 +11,7 @@ from gensync_core.artefacts import sha256_of
 from gensync_core.footage.findings import FaceBox
 from gensync_core.media import ffmpeg_command
 from gensync_core.media.clip_cutting import SquareCrop, planned_frames, shared_span, square_crop
-from gensync_core.media.video import IngestParams, cut_clip, iter_frames, probe
+from gensync_core.media.video import IngestParams, cut_clip, iter_clip, iter_frames, probe
 
 PARAMS = IngestParams(resolution=64)
 WHOLE = SquareCrop(16, 0, 128)
@@ -64,6 +64,56 @@ def test_sound_that_begins_late_stays_where_it_belongs(
     clicks = loud[np.flatnonzero(np.diff(loud, prepend=-8000) > 4000)]
     second_click = round((1 + late_s - first_frame / 25) * 16000)
     assert np.abs(clicks - second_click).min() <= 40
+
+
+SKIN, SHIRT = (201, 142, 118), (30, 70, 160)
+RED_AND_BLUE_SHARE = {"bt709": (0.2126, 0.0722), "smpte170m": (0.299, 0.114), "bt470bg": (0.299, 0.114), "fcc": (0.30, 0.11)}
+
+
+def stored(rgb: tuple[int, int, int], matrix: str, full_range: bool) -> list[int]:
+    """Luma and both colour differences, by the formulas of the standards."""
+    red_share, blue_share = RED_AND_BLUE_SHARE[matrix]
+    red, green, blue = (value / 255 for value in rgb)
+    luma = red_share * red + (1 - red_share - blue_share) * green + blue_share * blue
+    differences = (blue - luma) / (2 - 2 * blue_share), (red - luma) / (2 - 2 * red_share)
+    black, luma_span, colour_span = (0, 255, 255) if full_range else (16, 219, 224)
+    return [round(black + luma_span * luma), *(round(128 + colour_span * one) for one in differences)]
+
+
+@pytest.mark.parametrize(
+    ("matrix", "tag", "height", "full_range"),
+    [
+        ("bt709", "bt709", 160, False),
+        ("smpte170m", "smpte170m", 160, False),
+        ("smpte170m", None, 160, False),  # standard television, as long as nothing else is said
+        ("bt709", None, 640, False),  # as players show it
+        ("bt470bg", "bt470bg", 640, True),
+        ("fcc", "fcc", 160, False),
+    ],
+)
+def test_colours_stay_what_they_were(
+    make_wav: Callable[..., Path], tmp_path: Path, matrix: str, tag: str | None, height: int, full_range: bool
+) -> None:
+    pixels = np.empty((3, height, 160), np.uint8)
+    for half, rgb in ((slice(0, 80), SKIN), (slice(80, 160), SHIRT)):
+        pixels[:, :, half] = np.array(stored(rgb, matrix, full_range))[:, None, None]
+    said = {"color_range": "pc" if full_range else "tv"} | ({} if tag is None else {"colorspace": tag})
+    pictures = ffmpeg_command.frame_input(160, height, 25, "yuv444p").filter(
+        "setparams", range=said["color_range"], colorspace=tag or "unknown"
+    )
+    options = {"c:v": "libx264", "crf": 2, "pix_fmt": "yuv444p", **said}
+    source = tmp_path / "colours.mp4"
+    sink = ffmpeg_command.Sink(
+        ffmpeg_command.to_file([pictures, ffmpeg_command.audio_input(make_wav(0.4))], source, **options), 60.0
+    )
+    for _ in range(10):
+        sink.write(pixels.reshape(-1).data)
+    sink.finish()
+    assert probe(source).color_matrix == (tag or "unspecified")
+    clip, _, _ = cut(source, tmp_path, crop=SquareCrop(16, 0, 128))
+    shown = next(iter_clip(clip)).astype(int)
+    assert shown[20:44, 8:24].mean(axis=(0, 1)) == pytest.approx(SKIN, abs=3)
+    assert shown[20:44, 40:56].mean(axis=(0, 1)) == pytest.approx(SHIRT, abs=3)
 
 
 def test_30_fps_take_the_nearest_frame(make_clip: Callable[..., Path], tmp_path: Path) -> None:
