@@ -188,7 +188,7 @@ def _whisper(path: Path, params: AudioParams, weights: Mapping[str, Tensor], num
     try:
         encoder = WhisperEncoder(weights, num_heads)
     except ValueError as error:
-        raise ArtefactBroken(f"{path}: holds no whole Whisper encoder ({error}); delete it, so that it is fetched again") from error
+        raise ArtefactBroken(f"{path}: no whole Whisper encoder ({error}); delete it, so that it is fetched again") from error
     _check_layer(params, encoder.num_layers)
     return _WhisperEncoder(encoder, params.layer)
 

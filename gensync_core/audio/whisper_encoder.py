@@ -11,6 +11,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 _POSITIONS = "embed_positions.weight"
+_ATTENTION = tuple(f"self_attn.{name}_proj" for name in ("q", "k", "v", "out"))
+_PARTS = (*_ATTENTION, "self_attn_layer_norm", "fc1", "fc2", "final_layer_norm")
 
 
 class WhisperEncoder:
@@ -31,13 +33,11 @@ class WhisperEncoder:
 
     def __init__(self, weights: Mapping[str, Tensor], num_heads: int) -> None:
         self.num_layers = 1 + max((int(name.split(".")[1]) for name in weights if name.startswith("layers.")), default=-1)
-        needed = {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias", "layer_norm.weight", "layer_norm.bias", _POSITIONS}
+        parts = ["conv1", "conv2", "layer_norm"]
         for block in range(self.num_layers):
-            for part in ("self_attn.q_proj", "self_attn.v_proj", "self_attn.out_proj", "fc1", "fc2"):
-                needed |= {f"layers.{block}.{part}.weight", f"layers.{block}.{part}.bias"}
-            for part in ("self_attn_layer_norm", "final_layer_norm"):
-                needed |= {f"layers.{block}.{part}.weight", f"layers.{block}.{part}.bias"}
-            needed.add(f"layers.{block}.self_attn.k_proj.weight")
+            parts += [f"layers.{block}.{part}" for part in _PARTS]
+        needed = {_POSITIONS} | {f"{part}.{name}" for part in parts for name in ("weight", "bias")}
+        needed -= {f"layers.{block}.self_attn.k_proj.bias" for block in range(self.num_layers)}  # it would change nothing
         if missing := sorted(needed - weights.keys()):
             raise ValueError(f"tensor {missing[0]!r} is missing")
         self._weights, self._num_heads = weights, num_heads
@@ -69,8 +69,8 @@ class WhisperEncoder:
         keys = F.linear(normalised, self._weights[f"{attention}k_proj.weight"])
         # The queries are scaled before the product, as in the original: otherwise it rounds differently.
         queries = queries * (queries.shape[-1] // self._num_heads) ** -0.5
-        heads = (self._heads(part) for part in (queries, keys, values))
-        seen = F.scaled_dot_product_attention(*heads, scale=1.0).transpose(1, 2).flatten(2)
+        queries, keys, values = (self._heads(part) for part in (queries, keys, values))
+        seen = F.scaled_dot_product_attention(queries, keys, values, scale=1.0).transpose(1, 2).flatten(2)
         states = states + self._linear(seen, f"{attention}out_proj")
         hidden = F.gelu(self._linear(self._normalised(states, f"{name}final_layer_norm"), f"{name}fc1"))
         return states + self._linear(hidden, f"{name}fc2")

@@ -16,11 +16,11 @@ from gensync_core.dataset.clip_dataset import ClipDataset, mouth_box
 from gensync_core.evaluation import contact_sheet
 from gensync_core.evaluation.attention_map import attention_sheet
 from gensync_core.evaluation.controls import shuffled_features
+from gensync_core.evaluation.evaluate_params import EvaluateParams
 from gensync_core.evaluation.image_metrics import crop
 from gensync_core.evaluation.lip_motion import lip_openings
 from gensync_core.evaluation.lip_sync import movement_ratio
 from gensync_core.evaluation.protocol import ImageScores, Take, sync_figures
-from gensync_core.evaluation.evaluate_params import EvaluateParams
 from gensync_core.evaluation.report import Apertures, ContactSheet
 from gensync_core.face.expression import mouth_aperture
 from gensync_core.face.landmarks import follow_face

@@ -10,7 +10,7 @@ from gensync_core.face.regions import Region
 
 _PERSON_MARGIN = 0.02  # of the frame's width: motion blur and soft edges of the person are kept out of the plate
 _STEP = 2.0  # grey levels by which the running median moves at first
-_ENOUGH_FRAMES, _MOST_SKIPPED = 100, 4
+_ENOUGH_FRAMES, _MOST_SKIPPED = 60, 8
 _INPAINT_RADIUS = 0.02
 _STRIPE_ROWS = 32  # few rows at a time stay in the cache
 
@@ -39,7 +39,7 @@ class PlateBuilder:
     """
 
     def __init__(self, num_frames: int = 0) -> None:
-        """`num_frames`: how long the clip is; of long ones every fourth frame is taken. 0: every frame."""
+        """`num_frames`: how long the clip is; of long ones every eighth frame is taken. 0: every frame."""
         self._every = min(max(1, num_frames // _ENOUGH_FRAMES), _MOST_SKIPPED)
         self._given = 0
         self._plate: np.ndarray | None = None

@@ -141,7 +141,12 @@ def test_whisper_checkpoints_fill_the_encoder_and_silence_after_speech_changes_n
 def test_our_whisper_gives_the_bits_of_transformers(tmp_path: Path, layer: int) -> None:
     weights = load_encoder_weights(openai_checkpoint(tmp_path / "tiny.en.pt"))
     config = WhisperConfig(
-        num_mel_bins=80, d_model=384, encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=1536, max_source_positions=1500
+        num_mel_bins=80,
+        d_model=384,
+        encoder_layers=4,
+        encoder_attention_heads=6,
+        encoder_ffn_dim=1536,
+        max_source_positions=1500,
     )
     theirs = modeling_whisper.WhisperEncoder(config).eval()
     theirs.load_state_dict(weights)
@@ -151,9 +156,7 @@ def test_our_whisper_gives_the_bits_of_transformers(tmp_path: Path, layer: int) 
         torch.testing.assert_close(WhisperEncoder(weights, 6).states(mel, layer), expected, rtol=0, atol=0)
 
 
-def test_a_whisper_checkpoint_that_lacks_a_tensor_is_said_to_be_broken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_whisper_checkpoint_that_lacks_a_tensor_is_said_to_be_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = openai_checkpoint(tmp_path / "tiny.en.pt")
     content = torch.load(path)
     del content["model_state_dict"]["encoder.blocks.2.mlp.0.bias"]
