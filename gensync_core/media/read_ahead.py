@@ -1,12 +1,14 @@
 """Work on frames one step ahead of who uses them: decoding, face mesh and optical flow run outside of Python's lock."""
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, TypeVar
 
 _Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 _AHEAD: Final = 4
+_WORKERS: Final = 2
 _END: Final = object()
 
 
@@ -26,3 +28,25 @@ def read_ahead(items: Generator[_Item, Any, Any], count: int = _AHEAD) -> Genera
                 future.cancel()
             worker.shutdown()
             items.close()
+
+
+def map_ahead(
+    function: Callable[[_Item], _Result], items: Iterable[_Item], count: int = _AHEAD
+) -> Generator[_Result, None, None]:
+    """`function` of each item, in their order; two threads work on the next `count` while the caller works on this one.
+
+    For work that needs nothing of the items before. Items are taken in the caller's thread. An error is raised where its
+    result would have come.
+    """
+    with ThreadPoolExecutor(max_workers=_WORKERS, thread_name_prefix="map_ahead") as workers:
+        pending: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                pending.append(workers.submit(function, item))
+                if len(pending) > count:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -4,8 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
+import pandas as pd
 
 from gensync_core.artefacts import atomic_path, read_tensors, write_json, write_tensors
 from gensync_core.errors import FootageRejected
@@ -14,7 +13,7 @@ from gensync_core.face.skin_points import FrontView, SkinFollower, SkinPoints
 from gensync_core.face.torso_tracker import BodyView, TorsoTrack, body_poses, reference_frame, track_torso
 from gensync_core.face.tracker import FirstTrack, Track, first_track, track
 from gensync_core.geometry.rotation import matrix_to_quat
-from gensync_core.media.read_ahead import read_ahead
+from gensync_core.media.read_ahead import map_ahead, read_ahead
 from gensync_core.media.video import iter_gray, iter_labels, probe
 from gensync_core.params import Params
 from gensync_core.paths import Project, SpeakerPaths
@@ -49,18 +48,24 @@ def _follow(paths: SpeakerPaths, first: FirstTrack, reference: int) -> tuple[Ski
 
     start, poses = next(views(reference)), first.head_to_camera
     follower = SkinFollower(FrontView(first.canonical_landmarks, first.camera), start.image, poses[reference])
-    seen: list[np.ndarray] = []
-    followed = read_ahead((view, follower.follow(view.image, pose)) for view, pose in zip(views(), poses, strict=True))
-    with progress("track", len(poses)) as job, closing(followed):
+    found: list[np.ndarray] = []
+
+    def followed_in(pair: tuple[BodyView, np.ndarray]) -> tuple[BodyView, np.ndarray]:
+        view, pose = pair
+        return view, follower.follow(view.image, pose)
+
+    seen = read_ahead(pair for pair in zip(views(), poses, strict=True))
+    followed = map_ahead(followed_in, seen)
+    with progress("track", len(poses)) as job, closing(seen), closing(followed):
 
         def passing() -> Iterator[BodyView]:
             for view, points in followed:
-                seen.append(points)
+                found.append(points)
                 yield view
                 job.advance()
 
         body = track_torso(start, passing())
-    return follower.gather(seen), body
+    return follower.gather(found), body
 
 
 def _write(paths: SpeakerPaths, result: Track, body_to_camera: np.ndarray, reference: int, fps: float) -> None:
@@ -92,7 +97,7 @@ def _write(paths: SpeakerPaths, result: Track, body_to_camera: np.ndarray, refer
     camera = result.camera
     write_tensors(paths.track_arrays, arrays, {"fps": fps, "reference_frame": reference})
     with atomic_path(paths.track_table) as temporary:
-        pq.write_table(pa.table(columns), temporary)
+        pd.DataFrame(columns).to_parquet(temporary, index=False)
     write_json(
         paths.camera,
         {
