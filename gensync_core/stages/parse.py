@@ -61,6 +61,9 @@ def run(project: Project, speaker_id: str, params: Params) -> None:
 
 
 def _labelled(clip: Path, parser: FaceParser) -> Generator[tuple[Frame, Labels], None, None]:
-    with closing(read_ahead((frame, parser.look(frame)) for frame in iter_clip(clip))) as looked:
+    with (
+        closing(read_ahead(iter_clip(clip))) as frames,
+        closing(read_ahead((frame, parser.look(frame)) for frame in frames)) as looked,
+    ):
         for frame, face in looked:
             yield frame, parser.label(frame, face)
