@@ -10,7 +10,9 @@ sample is made. Prints a table and writes `preprocess.csv` into the results. A r
 - wall, CPU: seconds of the stage for each second of footage; CPU seconds are those of the stage and of ffmpeg below it;
 - peak: most memory that the stage's own process held, in MB (resident; without ffmpeg).
 
-- all: the four stages, from the first one's start to the last one's end; with check: and the gate.
+- all: the four stages, from the first one's start to the last one's end; with check: and the gate;
+- x264: a yardstick for the machine of the hour, whose speed is rarely the same twice: ffmpeg alone scales the clip's first
+  20 s to the size and codes them by x264's `medium` with one thread. Compare runs by the ratio of CPU seconds to it.
 
 Mark: the four stages together need less than a second for a second of footage on 2 cores.
 """
@@ -37,7 +39,8 @@ from tasks.workspace import create_workspace, source_root
 
 SAMPLE = "astronaut"
 MARK = 1.0
-CHECK, ALL, ALL_AND_CHECK = "check", "all", "with check"
+CHECK, ALL, ALL_AND_CHECK, YARDSTICK = "check", "all", "with check", "x264"
+_YARDSTICK_S = 20.0
 _LOOK_EVERY_S = 0.05
 
 
@@ -112,11 +115,41 @@ def measure(project: Project, clip: Path, size_px: int) -> list[dict[str, Any]]:
         used |= {stage: run(stage) for stage in ("parse", "track")}
         used["audio"] = audio.result()
     together = _together(used.values(), time.monotonic() - start)
-    used = {CHECK: check, **used, ALL: together, ALL_AND_CHECK: _together((check, together), check.wall_s + together.wall_s)}
+    yardstick = _scaled(run_measured(_x264(clip, size_px), project.root), seconds / min(seconds, _YARDSTICK_S))
+    used = {
+        YARDSTICK: yardstick,
+        CHECK: check,
+        **used,
+        ALL: together,
+        ALL_AND_CHECK: _together((check, together), check.wall_s + together.wall_s),
+    }
     return [
         {**about, "stage": stage, "wall": one.wall_s / seconds, "cpu": one.cpu_s / seconds, "peak_mb": one.peak_mb}
         for stage, one in used.items()
     ]
+
+
+def _x264(clip: Path, size_px: int) -> list[str]:
+    coding = ["-c:v", "libx264", "-preset", "medium", "-threads", "1", "-filter_threads", "1", "-f", "null", "-"]
+    scaling = ["-an", "-vf", f"scale={size_px}:{size_px}"]
+    return [
+        ffmpeg_binary(),
+        "-nostdin",
+        "-v",
+        "error",
+        "-threads",
+        "1",
+        "-t",
+        str(_YARDSTICK_S),
+        "-i",
+        str(clip),
+        *scaling,
+        *coding,
+    ]
+
+
+def _scaled(used: Used, times: float) -> Used:
+    return Used(used.wall_s * times, used.cpu_s * times, used.peak_mb)
 
 
 def _together(parts: Collection[Used], wall_s: float) -> Used:
@@ -124,9 +157,12 @@ def _together(parts: Collection[Used], wall_s: float) -> Used:
 
 
 def verdicts(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Whether the mark was met, clip by clip."""
+    """Whether the mark was met, clip by clip, and what the stages cost in yardsticks."""
+    rows = list(rows)
+    yardsticks = {row["clip"]: row["cpu"] for row in rows if row["stage"] == YARDSTICK}
     return [
-        f"{row['clip']}: {row['wall']:.2f} s a second, {'below' if row['wall'] < MARK else 'ABOVE'} the mark of {MARK:g}"
+        f"{row['clip']}: {row['wall']:.2f} s a second, {'below' if row['wall'] < MARK else 'ABOVE'} the mark of {MARK:g}; "
+        f"CPU {row['cpu'] / yardsticks[row['clip']]:.1f} times x264's"
         for row in rows
         if row["stage"] == ALL
     ]
