@@ -15,6 +15,7 @@ from gensync_core.progress import Tick, line_sink, use_sink
 
 SPEAKER_STAGES = ("ingest", "parse", "track", "audio", "coarse", "adapt", "evaluate")
 SHARED_STAGES = ("joint", "finetune")
+OF_FOOTAGE = ("check", "ingest", "parse", "track")
 WITHOUT_TORCH = ("ingest", "parse", "track")  # loading it takes longer than it takes to look at seconds of footage
 
 
@@ -90,6 +91,10 @@ def _dispatch(options: argparse.Namespace) -> None:
 
 
 def _run_stage(project: Project, options: argparse.Namespace) -> None:
+    if options.stage in OF_FOOTAGE:
+        from gensync_core.media.container_process import start_ahead
+
+        start_ahead()
     from gensync_core.params import load_params
 
     params = load_params(getattr(options, "params", None) or project.params_file)

@@ -3,7 +3,7 @@
 Frames are RGB uint8 [H, W, 3]; what is written is BT.709, limited range, and tagged so.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -93,7 +93,7 @@ def iter_frames(
     yield from iter_raw(path, stream, (*size, 3), "rgb24", patience)
 
 
-def iter_clip(path: Path) -> Iterator[UInt8[np.ndarray, "H W 3"]]:
+def iter_clip(path: Path) -> Generator[UInt8[np.ndarray, "H W 3"], None, None]:
     """Frames of a clip that `cut_clip` wrote (BT.709, 16 to 235, whole colour resolution); two thirds of `iter_frames`' time.
 
     Raises:

@@ -148,6 +148,20 @@ def test_the_reader_lives_on_between_files_and_ends_with_us(make_clip: Callable[
     assert process.poll() is not None
 
 
+def test_a_reader_started_ahead_is_the_one_that_answers_and_is_replaced_if_it_died(make_clip: Callable[..., Path]) -> None:
+    clip = make_clip(seconds=0.4)
+    for dies in (False, True):
+        container_process._reader.end()
+        container_process.start_ahead()
+        process = container_process._reader._process
+        assert process is not None
+        if dies:
+            process.kill()
+            process.wait()
+        assert probe(clip).num_frames == 10
+        assert (container_process._reader._process is process) == (not dies)
+
+
 def test_a_fork_has_a_reader_of_its_own(make_clip: Callable[..., Path]) -> None:
     clip = make_clip(seconds=0.4)
     probe(clip)
