@@ -9,8 +9,9 @@ process; its CPU seconds and its memory are those of the whole tree of processes
 - no-op: what a run costs that has nothing to do: `status` and `dry repro` are DVC's own commands, `plan` is the flow's;
 - newcomer: registration of one more adapted speaker (without the check of footage), the plan for that speaker, and that
   speaker's stages, each through `tasks.dvc_project.reproduce` in the speaker's slice of the project, with what it takes to
-  enter it into `dvc.lock`; `in all` is their sum, `flow` the same stages of another newcomer through the Prefect flow;
-- no slice: one stage of a third newcomer in the project itself, up to 50 speakers;
+  enter it into `dvc.lock`; `in all` is their sum, `flow` plan and stages of another newcomer through the Prefect flow, which starts a server for
+  itself, `served` those of a third one through the flow on a server that stands, as under `gensync serve`;
+- no slice: one stage of a fourth newcomer in the project itself, up to 50 speakers;
 - all new: what N newcomers, one after another, cost AT MOST: each as much as the last one.
 
 A call that the smaller sizes let expect to take more CPU seconds than `--limit` is not made: its row comes from the law
@@ -37,11 +38,12 @@ from gensync_core.paths import Project
 from tasks.process import command_env
 
 MARK_S = 30.0
-"""CPU seconds that a newcomer among a thousand may cost in all."""
+"""Seconds that a newcomer among a thousand may cost in all, by the clock."""
 SIZES, QUICK_SIZES = (8, 50, 200, 1000), (2, 4)
 MOST_WITHOUT_SLICE = 50
 STAGES = ("ingest", "parse", "audio", "track", "coarse", "adapt", "evaluate")
 """A newcomer's, in an order in which they can run."""
+IN_ALL, SERVED, SERVED_IN_ALL = "newcomer: in all", "newcomer: served", "served: in all"
 COLUMNS = ("speakers", "case", "source", "wall s", "CPU s", "peak MB", "x smallest")
 
 
@@ -102,11 +104,11 @@ def fit(sizes: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
 def measure_size(book: Book, project: Project, speakers: int, limit_s: float, *, with_flow: bool) -> None:
     """All rows of one size."""
 
-    def cost(case: str, *call: str, expect: Any = None) -> Row:
+    def cost(case: str, *call: str, expect: Any = None, env: Mapping[str, str] | None = None) -> Row:
         expected = book.expected(case, speakers)
         if expected is not None and expected.cpu_s > limit_s:
             return book.enter(expected)
-        return book.enter(_row(speakers, case, "measured", measured(project, *call, expect=expect)))
+        return book.enter(_row(speakers, case, "measured", measured(project, *call, expect=expect, env=env)))
 
     everything = ("plan", "joint", "adapt", "evaluate")
     expected = book.expected("no-op: status", speakers)
@@ -116,17 +118,23 @@ def measure_size(book: Book, project: Project, speakers: int, limit_s: float, *,
     cost("no-op: dry repro", "dvc", "repro", "--dry")
     cost("no-op: plan", *everything, expect=0)
 
-    newcomer, second, third = (name_of(speakers + number) for number in range(3))
+    newcomer, second, third, fourth = (name_of(speakers + number) for number in range(4))
     registration = cost("newcomer: register", "register", newcomer)
     plan = cost("newcomer: plan", "plan", f"evaluate@{newcomer}", "--scope", newcomer, expect=len(STAGES))
     stage = _sample_stages(book, project, speakers, newcomer, limit_s)
-    in_all = book.enter(_sum(speakers, "newcomer: in all", [registration, plan, *[stage] * len(STAGES)]))
+    in_all = book.enter(_sum(speakers, IN_ALL, [registration, plan, *[stage] * len(STAGES)]))
     if with_flow:
         measured(project, "register", second)
         cost("newcomer: flow", "flow", second, expect=len(STAGES))
-    if speakers <= MOST_WITHOUT_SLICE:
         measured(project, "register", third)
-        cost("no slice: stage", "whole", f"{STAGES[0]}@{third}", expect="executed")
+        from flows.prefect_server import prefect_server  # 4 s
+
+        with prefect_server(project, None) as server:
+            served = cost(SERVED, "flow", third, expect=len(STAGES), env={"PREFECT_API_URL": server.api_url})
+        book.enter(_sum(speakers, SERVED_IN_ALL, [registration, served]))
+    if speakers <= MOST_WITHOUT_SLICE:
+        measured(project, "register", fourth)
+        cost("no slice: stage", "whole", f"{STAGES[0]}@{fourth}", expect="executed")
     book.enter(replace(_scaled(in_all, speakers), case="all new: in all"))
 
 
@@ -161,8 +169,8 @@ def _sum(speakers: int, case: str, parts: Iterable[Row]) -> Row:
     return Row(speakers=speakers, case=case, source="sum", wall_s=wall, cpu_s=cpu, peak_mb=max(row.peak_mb for row in parts))
 
 
-def measured(project: Project, *call: str, expect: Any = None) -> Cost:
-    """What a call costs in a process of its own.
+def measured(project: Project, *call: str, expect: Any = None, env: Mapping[str, str] | None = None) -> Cost:
+    """What a call costs in a process of its own, whose environment has `env`, too.
 
     Raises:
         SystemExit: it failed, or its result is not `expect`.
@@ -170,7 +178,7 @@ def measured(project: Project, *call: str, expect: Any = None) -> Cost:
     if call[0] == "dvc":
         return cost_of_tree([sys.executable, "-m", *call], project.root, command_env()).cost
     command = [sys.executable, str(Path(__file__).resolve()), "--inside", str(project.root), *call]
-    done = cost_of_tree(command, Path(__file__).resolve().parents[1], command_env())
+    done = cost_of_tree(command, Path(__file__).resolve().parents[1], command_env(env))
     answer = json.loads(done.last_line)
     if expect is not None and answer["result"] != expect:
         raise SystemExit(f"{' '.join(call)}: {answer['result']!r} instead of {expect!r}")
@@ -266,8 +274,11 @@ def main() -> None:
     print("\nCPU seconds:")
     for case, law in laws(book).items():
         print(f"  {case:<20} {law_text(law)}")
-    total = next(row for row in book.rows if row.speakers == sizes[-1] and row.case == "newcomer: in all")
-    print(f"\na newcomer among {sizes[-1]}: {total.cpu_s:.0f} CPU s in all (mark: {MARK_S:.0f} s)")
+    for row in book.rows:
+        if row.speakers == sizes[-1] and row.case in (IN_ALL, SERVED_IN_ALL):
+            print(
+                f"a newcomer among {sizes[-1]}, {row.case}: {row.wall_s:.0f} s, {row.cpu_s:.0f} of CPU (mark: {MARK_S:.0f} s)"
+            )
 
 
 def _write(path: Path | None, book: Book) -> None:
