@@ -9,8 +9,8 @@ process; its CPU seconds and its memory are those of the whole tree of processes
 - no-op: what a run costs that has nothing to do: `status` and `dry repro` are DVC's own commands, `plan` is the flow's;
 - newcomer: registration of one more adapted speaker (without the check of footage), the plan for that speaker, and that
   speaker's stages, each through `tasks.dvc_project.reproduce` in the speaker's slice of the project, with what it takes to
-  enter it into `dvc.lock`; `in all` is their sum, `flow` plan and stages of another newcomer through the Prefect flow, which starts a server for
-  itself, `served` those of a third one through the flow on a server that stands, as under `gensync serve`;
+  enter it into `dvc.lock`; `in all` is their sum, `flow` plan and stages of another newcomer through the Prefect flow, which
+  starts a server for itself, `served` those of a third one on a server that stands, as under `gensync serve`;
 - no slice: one stage of a fourth newcomer in the project itself, up to 50 speakers;
 - all new: what N newcomers, one after another, cost AT MOST: each as much as the last one.
 
