@@ -1,5 +1,6 @@
 """What the fuzz run gives its mutants to, in a process that is told of one case after the other."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -175,5 +176,6 @@ def _children(pid: int) -> set[int]:
     """Running or unreaped children of a process; none where the system does not say."""
     found: set[int] = set()
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        found.update(int(number) for number in path.read_text().split())
+        with contextlib.suppress(OSError):  # a thread that has ended since then; its children are another's
+            found.update(int(number) for number in path.read_text().split())
     return found
