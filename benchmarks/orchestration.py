@@ -176,7 +176,7 @@ def measured(project: Project, *call: str, expect: Any = None, env: Mapping[str,
         SystemExit: it failed, or its result is not `expect`.
     """
     if call[0] == "dvc":
-        return cost_of_tree([sys.executable, "-m", *call], project.root, command_env()).cost
+        return cost_of_tree([sys.executable, "-m", *call], project.root, command_env(env)).cost
     command = [sys.executable, str(Path(__file__).resolve()), "--inside", str(project.root), *call]
     done = cost_of_tree(command, Path(__file__).resolve().parents[1], command_env(env))
     answer = json.loads(done.last_line)

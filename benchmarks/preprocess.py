@@ -130,22 +130,10 @@ def measure(project: Project, clip: Path, size_px: int) -> list[dict[str, Any]]:
 
 
 def _x264(clip: Path, size_px: int) -> list[str]:
-    coding = ["-c:v", "libx264", "-preset", "medium", "-threads", "1", "-filter_threads", "1", "-f", "null", "-"]
-    scaling = ["-an", "-vf", f"scale={size_px}:{size_px}"]
-    return [
-        ffmpeg_binary(),
-        "-nostdin",
-        "-v",
-        "error",
-        "-threads",
-        "1",
-        "-t",
-        str(_YARDSTICK_S),
-        "-i",
-        str(clip),
-        *scaling,
-        *coding,
-    ]
+    reading = ["-nostdin", "-v", "error", "-threads", "1", "-t", str(_YARDSTICK_S), "-i", str(clip)]
+    scaling = ["-an", "-filter_threads", "1", "-vf", f"scale={size_px}:{size_px}"]
+    coding = ["-c:v", "libx264", "-preset", "medium", "-threads", "1", "-f", "null", "-"]
+    return [ffmpeg_binary(), *reading, *scaling, *coding]
 
 
 def _scaled(used: Used, times: float) -> Used:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
-from scipy.spatial import Delaunay
+from scipy.interpolate import LinearNDInterpolator
 
 from gensync_core.face import regions
 from gensync_core.face.canonical import canonical_landmarks
@@ -71,7 +71,9 @@ class FrontView:
         low, high = spanning[:, :2].min(axis=0) - _MARGIN_DM, spanning[:, :2].max(axis=0) + _MARGIN_DM
         width, height = np.ceil((high - low) * PX_PER_DM).astype(int)
         flat = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1) / PX_PER_DM + low
-        depth, inside = _depth_between(spanning, flat)
+        depth = LinearNDInterpolator(spanning[:, :2], spanning[:, 2])(flat)
+        inside = np.isfinite(depth)
+        depth = np.where(inside, depth, spanning[:, 2].mean())
         self._low, self._K = low, camera.matrix()
         self._surface = np.concatenate([flat, depth[..., None]], axis=-1).astype(np.float32)
         self._points = np.concatenate([self._surface.reshape(-1, 3).T, np.ones((1, width * height), np.float32)])
@@ -157,22 +159,6 @@ def _smaller(mask: np.ndarray, margin_dm: float) -> np.ndarray:
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (reach, reach))
     eroded = cv2.erode(mask.astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     return eroded > 0
-
-
-def _depth_between(
-    points: Float[np.ndarray, "K 3"], flat: Float[np.ndarray, "H W 2"]
-) -> tuple[Float[np.ndarray, "H W"], Bool[np.ndarray, "H W"]]:
-    """The third coordinate, linear between points, at places in the plane of the first two; outside of them all, their mean.
-
-    As `scipy.interpolate.LinearNDInterpolator` has it, whose import takes a third of a second.
-    """
-    triangles = Delaunay(points[:, :2])
-    found = triangles.find_simplex(flat)
-    to_weights = triangles.transform[found]  # [H, W, 3, 2]: two rows give two weights, the third is where they begin
-    first_two = np.einsum("...ij,...j->...i", to_weights[..., :2, :], flat - to_weights[..., 2, :])
-    weights = np.concatenate([first_two, 1 - first_two.sum(axis=-1, keepdims=True)], axis=-1)
-    between = (weights * points[triangles.simplices[found], 2]).sum(axis=-1)
-    return np.where(found >= 0, between, points[:, 2].mean()), found >= 0
 
 
 def upper_landmarks() -> Bool[np.ndarray, "478"]:
